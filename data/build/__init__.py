@@ -1,0 +1,1 @@
+"""The seeded scripts that make every file of ``data/``."""

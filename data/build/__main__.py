@@ -1,0 +1,36 @@
+"""``python -m data.build NAME``: make one part of ``data/`` again from its seed."""
+
+import sys
+
+USAGE = "usage: python -m data.build soc | probes | wren | card | hashes"
+
+
+def main(arguments: list[str]) -> None:
+    """Run the build that the only argument names."""
+    match arguments:
+        case ["soc"]:
+            from data.build import soc
+
+            soc.main()
+        case ["probes"]:
+            from data.build import wren
+
+            wren.write_probes()
+        case ["wren"]:
+            from data.build import wren
+
+            wren.pretrain()
+        case ["card"]:
+            from data.build import card
+
+            card.write_card()
+        case ["hashes"]:
+            from data.build import hashes
+
+            hashes.write_table()
+        case _:
+            sys.exit(USAGE)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,138 @@
+"""One run's settings, checked when they are made, and the three profiles."""
+
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[1]
+WREN = str(ROOT / "data" / "wren")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """
+    The settings of one fine-tuning run, under PEFT's and transformers' own names.
+
+    A contradiction is refused here, before anything is loaded.
+
+    Raises
+    ------
+    ValueError
+        Naming the field and a value that would do.
+
+    Examples
+    --------
+    >>> RunConfig.for_profile("laptop", r=8).r
+    8
+    """
+
+    model: str = WREN
+    """The base model: a folder, or a hub id such as ``Qwen/Qwen3-0.6B``."""
+    revision: str | None = None
+    """The commit of a hub model, so that the same weights load next year."""
+    load_in_4bit: bool = True
+    """Whether the frozen base weights are held in 4-bit NF4: the Q of QLoRA."""
+    r: int = 16
+    """The rank of the adapter: inner width of each pair of low-rank matrices."""
+    lora_alpha: int = 32
+    """The adapter's strength: its update is scaled by lora_alpha / r."""
+    lora_dropout: float = 0.0
+    """The share of the adapter's inputs zeroed at random while training."""
+    target_modules: str | tuple[str, ...] = "all-linear"
+    """Which layers get an adapter: PEFT's ``all-linear``, or layer names."""
+    learning_rate: float = 2e-4
+    """The peak size of an optimizer step."""
+    lr_scheduler_type: str = "cosine"
+    """How the learning rate falls after warm-up: transformers' scheduler name."""
+    warmup_steps: int = 10
+    """Optimizer steps of climbing learning rate; a tenth of the run at most."""
+    weight_decay: float = 0.0
+    """Pull of the trained weights towards zero, per step and unit of rate."""
+    num_train_epochs: float = 3.0
+    """Passes over the training examples."""
+    max_steps: int = -1
+    """Optimizer steps in all; -1 leaves it to num_train_epochs."""
+    per_device_train_batch_size: int = 8
+    """Examples in one forward and backward pass."""
+    gradient_accumulation_steps: int = 1
+    """Passes whose gradients are added up before one optimizer step."""
+    max_length: int = 512
+    """The longest example, in tokens; longer ones are refused, never cut."""
+    max_new_tokens: int = 128
+    """The longest response that is generated, in tokens."""
+    eval_steps: int = 20
+    """Optimizer steps between two measurements of the validation loss."""
+    save_steps: int = 50
+    """Optimizer steps between two checkpoints."""
+    seed: int = 0
+    """Seed of the adapter's weights, the order of examples and the dropout."""
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions."""
+        positive = (
+            "r lora_alpha learning_rate num_train_epochs max_length max_new_tokens "
+            "per_device_train_batch_size gradient_accumulation_steps eval_steps "
+            "save_steps"
+        )
+        for name in positive.split():
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(
+                f"lora_dropout is {self.lora_dropout}: give a share from 0 up to 1"
+            )
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise ValueError(
+                f"max_steps is {self.max_steps}: give a number of steps, or -1 to go "
+                "by num_train_epochs"
+            )
+        if self.learning_rate > 0.1:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}: LoRA trains at 1e-5 to 1e-2"
+            )
+
+    @classmethod
+    def for_profile(cls, profile: str | None = None, **changes: Any) -> Self:
+        """
+        Give the settings of a profile, with `changes` on top.
+
+        Parameters
+        ----------
+        profile : {"laptop", "colab", "gpu"}, optional
+            By default the environment's ``FTLIB_PROFILE``, or laptop.
+        **changes
+            Fields to set otherwise.
+        """
+        profile = profile or default_profile()
+        if profile not in PROFILES:
+            raise ValueError(
+                f"there is no profile {profile!r}: use one of {', '.join(PROFILES)}"
+            )
+        return cls(**(PROFILES[profile] | changes))
+
+    def change(self, **changes: Any) -> Self:
+        """Give a copy with `changes`, checked anew."""
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the fields as a plain dict, for ``run.json``."""
+        return asdict(self)
+
+
+PROFILES: dict[str, dict[str, Any]] = {
+    "laptop": {"model": WREN, "learning_rate": 3e-3, "num_train_epochs": 7.0},
+    "colab": {
+        "model": "Qwen/Qwen3-0.6B",
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 2,
+        "max_length": 1024,
+    },
+    "gpu": {"model": "Qwen/Qwen3-8B", "max_length": 2048},
+}
+"""What each profile sets; Wren, being small, wants a larger rate and more passes."""
+
+
+def default_profile() -> str:
+    """Give the profile that ``FTLIB_PROFILE`` names, or laptop."""
+    return os.environ.get("FTLIB_PROFILE", "laptop")

@@ -1,0 +1,149 @@
+"""Models: the base model of a run, in 4 bits where asked, and its adapter."""
+
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    PreTrainedModel,
+    set_seed,
+)
+
+from ftlib.config import RunConfig
+
+
+def pick_device() -> torch.device:
+    """Give the GPU when there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def pick_dtype() -> torch.dtype:
+    """
+    Give the dtype to compute in: bfloat16, or float16 on a GPU older than Ampere.
+
+    A T4 emulates bfloat16 and is slow in it; a CPU is two to four times as fast in
+    bfloat16 as in float32.
+    """
+    if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
+        return torch.float16
+    return torch.bfloat16
+
+
+def load_tokenizer(config: RunConfig) -> Any:
+    """
+    Load the base model's tokenizer.
+
+    Raises
+    ------
+    ValueError
+        When it has no chat template: such a base model was never taught to converse.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(config.model, revision=config.revision)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"{config.model} has no chat template: choose an instruction-tuned model, "
+            "or set tokenizer.chat_template"
+        )
+    return tokenizer
+
+
+def load_base(config: RunConfig) -> PreTrainedModel:
+    """
+    Load the frozen base model, in 4-bit NF4 when ``config.load_in_4bit``.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Which model, and how to hold it.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        In eval mode, on the GPU when there is one.
+    """
+    quantization = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=pick_dtype(),
+    )
+    model = AutoModelForCausalLM.from_pretrained(
+        config.model,
+        revision=config.revision,
+        dtype=pick_dtype(),
+        quantization_config=quantization if config.load_in_4bit else None,
+        device_map={"": pick_device()},
+    )
+    keep_gradients_right(model)
+    return model.eval()
+
+
+def load_random(config: RunConfig) -> PreTrainedModel:
+    """Give a model of the base's architecture with random weights, for comparison."""
+    set_seed(config.seed)
+    base = AutoModelForCausalLM.from_pretrained(config.model, revision=config.revision)
+    return type(base)(base.config).to(pick_device())
+
+
+def keep_gradients_right(model: PreTrainedModel) -> None:
+    """
+    Keep 4-bit layers on a CPU off the path that has no backward.
+
+    On a CPU with AVX512-BF16, the first forward in eval mode repacks each
+    ``Linear4bit`` (bitsandbytes 0.50.2, ``nn/modules.py``); training after it runs on
+    with wrong LoRA gradients, no error and an unchanged loss.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def attach_adapter(model: PreTrainedModel, config: RunConfig) -> PeftModel:
+    """
+    Freeze the base model and attach a LoRA adapter, seeded by ``config.seed``.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The base model, as `load_base` gives it.
+    config : RunConfig
+        Rank, strength, dropout and target layers of the adapter.
+
+    Returns
+    -------
+    peft.PeftModel
+        The same model with the adapter in it; until trained it changes nothing.
+
+    Raises
+    ------
+    ValueError
+        When the model carries an adapter already: load the base anew.
+
+    Notes
+    -----
+    PEFT's ``prepare_model_for_kbit_training`` also turns what is not quantised to
+    float32, at a cost in speed and memory; freezing, which ``get_peft_model`` does, and
+    gradients at the input are all that training needs. The adapter's own weights are
+    float32, which float16 autocast needs too.
+    """
+    if getattr(model, "peft_config", None):
+        raise ValueError("this model has an adapter already: load the base anew")
+    set_seed(config.seed)
+    targets = config.target_modules
+    lora = LoraConfig(
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        task_type="CAUSAL_LM",
+    )
+    model.enable_input_require_grads()
+    return get_peft_model(model, lora)
+
+
+def load_adapter(config: RunConfig, folder: Any) -> PeftModel:
+    """Load the base model of `config` with the saved adapter in `folder`."""
+    return PeftModel.from_pretrained(load_base(config), folder)

@@ -1,0 +1,70 @@
+"""Records: the raw rows a team has, loaded, split by group, made into examples."""
+
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def split_by_group(
+    rows: Sequence[Mapping[str, Any]],
+    group: str,
+    shares: Mapping[str, float],
+    seed: int = 0,
+) -> dict[str, list]:
+    """
+    Split rows so that no group falls into two parts.
+
+    Rows of one incident, customer or document look alike: split row by row, the test
+    would ask what training has already shown.
+
+    Parameters
+    ----------
+    rows : sequence of mapping, length n_rows
+        The rows to split; each has the key `group`.
+    group : str
+        The key whose equal values stay together.
+    shares : mapping of str to float
+        The parts and the share of groups each gets; the shares add up to 1.
+    seed : int
+        Seed of the shuffle of groups.
+
+    Returns
+    -------
+    dict of str to list
+        The parts, `n_rows` rows in all, each in the order of `rows`.
+
+    Raises
+    ------
+    ValueError
+        When the shares do not add up to 1, a row has no group, or a part stays empty.
+
+    Examples
+    --------
+    >>> rows = [{"id": i, "incident": i // 2} for i in range(8)]
+    >>> parts = split_by_group(rows, "incident", {"train": 0.75, "test": 0.25})
+    >>> len(parts["train"]), len(parts["test"])
+    (6, 2)
+    """
+    if abs(sum(shares.values()) - 1) > 1e-9:
+        raise ValueError(f"the shares add up to {sum(shares.values())}: make it 1")
+    for i, row in enumerate(rows, start=1):
+        if row.get(group) is None:
+            raise ValueError(f"row {i} has no {group!r}: give each row its group")
+    groups = sorted({str(row[group]) for row in rows})
+    random.Random(seed).shuffle(groups)
+    part_of: dict[str, str] = {}
+    begin, reached = 0, 0.0
+    for name, share in shares.items():
+        reached += share
+        end = round(reached * len(groups))
+        if end == begin:
+            raise ValueError(
+                f"{name} would be empty: there are {len(groups)} groups; give more "
+                "groups or a larger share"
+            )
+        part_of |= dict.fromkeys(groups[begin:end], name)
+        begin = end
+    parts: dict[str, list] = {name: [] for name in shares}
+    for row in rows:
+        parts[part_of[str(row[group])]].append(row)
+    return parts

@@ -1,0 +1,112 @@
+"""The nouns that flow from stage to stage: messages, examples, spans, bad rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+IGNORE_INDEX = -100
+"""The label that adds nothing to the loss; PyTorch's cross-entropy skips it."""
+
+ROLES = ("system", "user", "assistant", "tool")
+
+
+class Message(TypedDict):
+    """One turn of a conversation: who speaks, and what."""
+
+    role: str
+    content: str
+
+
+class Example(TypedDict):
+    """One training conversation; its last message is the response to learn."""
+
+    messages: list[Message]
+
+
+@dataclass(frozen=True)
+class Span:
+    """A stretch of text, ``text[start:end]``, that holds an entity of one type."""
+
+    start: int
+    end: int
+    entity_type: str
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that was not taken: its number in the file, from 1, and the reason."""
+
+    row: int
+    reason: str
+
+
+def make_example(
+    prompt: str, response: str, system: str | None = None, shots: Sequence = ()
+) -> Example:
+    """
+    Make the example of one exchange.
+
+    Parameters
+    ----------
+    prompt : str
+        What the user says.
+    response : str
+        What the model should answer: the reference.
+    system : str, optional
+        The standing instruction, if any.
+    shots : sequence of (str, str)
+        Prompt and response of worked exchanges to show first (few-shot).
+
+    Returns
+    -------
+    Example
+        Messages in order: system, shots, prompt, response.
+
+    Examples
+    --------
+    >>> [m["role"] for m in make_example("Hi", "Hello", system="Be kind.")["messages"]]
+    ['system', 'user', 'assistant']
+    """
+    messages = [Message(role="system", content=system)] if system else []
+    for said, answered in [*shots, (prompt, response)]:
+        messages.append(Message(role="user", content=said))
+        messages.append(Message(role="assistant", content=answered))
+    return Example(messages=messages)
+
+
+def split_prompt(example: Example) -> tuple[list[Message], str]:
+    """
+    Split an example into the messages of its prompt and its reference.
+
+    Examples
+    --------
+    >>> split_prompt(make_example("Hi", "Hello"))
+    ([{'role': 'user', 'content': 'Hi'}], 'Hello')
+    """
+    *prompt, last = example["messages"]
+    return prompt, last["content"]
+
+
+def find_fault(row: Any) -> str | None:
+    """
+    Say why `row` is no example, or give None when it is one.
+
+    Examples
+    --------
+    >>> find_fault({"messages": []})
+    'messages is empty: give at least a user and an assistant message'
+    """
+    if not isinstance(row, dict) or not isinstance(row.get("messages"), list):
+        return "no list of messages: give {'messages': [{'role', 'content'}, ...]}"
+    if not row["messages"]:
+        return "messages is empty: give at least a user and an assistant message"
+    for i, message in enumerate(row["messages"], start=1):
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            return f"message {i} has no known role: use one of {', '.join(ROLES)}"
+        if not isinstance(message.get("content"), str):
+            return f"message {i} has no text: its content must be a string"
+    last = row["messages"][-1]
+    if last["role"] != "assistant" or not last["content"].strip():
+        return "the last message must be the assistant's, and not empty"
+    return None

@@ -1,0 +1,292 @@
+"""Tokens: from a conversation to input_ids and labels, and the check before training."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from IPython.display import HTML
+
+from ftlib.schema import IGNORE_INDEX, Example, Message
+
+
+def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
+    """
+    Give the token ids that ask the model to answer `messages`.
+
+    Parameters
+    ----------
+    messages : sequence of Message
+        The conversation so far; the last message is not the assistant's.
+    tokenizer : transformers tokenizer
+        One with a chat template.
+
+    Returns
+    -------
+    list of int
+        The ids up to and with the mark that opens the assistant's turn.
+    """
+    return tokenizer.apply_chat_template(
+        list(messages),
+        add_generation_prompt=True,
+        return_dict=False,
+        enable_thinking=False,  # templates without such a switch ignore it
+    )
+
+
+def encode_example(example: Example, tokenizer: Any) -> dict[str, list[int]]:
+    """
+    Give the token ids of a conversation, and the labels that the loss is taken on.
+
+    Parameters
+    ----------
+    example : Example
+        A conversation that ends with the assistant's response.
+    tokenizer : transformers tokenizer
+        One with a chat template.
+
+    Returns
+    -------
+    dict
+        ``input_ids`` and ``labels``, both of length n_tokens. A label is the token's
+        own id where the assistant speaks, its end token included, and
+        ``IGNORE_INDEX`` elsewhere. Not shifted: the model does that.
+
+    Notes
+    -----
+    Where the template marks the assistant's turns with ``{% generation %}``, every
+    turn is supervised. Where it does not, the last turn alone is: its first token is
+    where the prompt, encoded as for generation, ends.
+    """
+    if "generation %}" in tokenizer.chat_template:
+        encoded = tokenizer.apply_chat_template(
+            example["messages"],
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            enable_thinking=False,
+        )
+        input_ids = encoded["input_ids"]
+        supervised = [bool(flag) for flag in encoded["assistant_masks"]]
+    else:
+        input_ids = tokenizer.apply_chat_template(
+            example["messages"], return_dict=False, enable_thinking=False
+        )
+        n_prompt = len(encode_prompt(example["messages"][:-1], tokenizer))
+        supervised = [i >= n_prompt for i in range(len(input_ids))]
+        # Some templates write a newline after the end token; it is never generated.
+        while input_ids[-1] != tokenizer.eos_token_id and True in supervised:
+            last = max(i for i, flag in enumerate(supervised) if flag)
+            if input_ids[last] == tokenizer.eos_token_id:
+                break
+            supervised[last] = False
+    return {"input_ids": input_ids, "labels": mask_labels(input_ids, supervised)}
+
+
+def mask_labels(input_ids: Sequence[int], supervised: Sequence[bool]) -> list[int]:
+    """
+    Give the labels: the token's own id where supervised, else ``IGNORE_INDEX``.
+
+    Parameters
+    ----------
+    input_ids : sequence of int, length n_tokens
+        The conversation's token ids.
+    supervised : sequence of bool, length n_tokens
+        Whether the model should learn to produce the token.
+
+    Returns
+    -------
+    list of int, length n_tokens
+        The labels.
+
+    Examples
+    --------
+    >>> mask_labels([1, 52, 90, 2], [False, False, True, True])
+    [-100, -100, 90, 2]
+    """
+    return [
+        token if flag else IGNORE_INDEX
+        for token, flag in zip(input_ids, supervised, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A fault found before training: its name, where it is, and the remedy."""
+
+    name: str
+    where: str
+    remedy: str
+
+
+class PreflightError(ValueError):
+    """Training was refused; the message names each fault and its remedy."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        lines = [f"{p.name} ({p.where}): {p.remedy}" for p in problems]
+        super().__init__("training refused.\n" + "\n".join(lines))
+        self.problems = list(problems)
+
+
+def find_problems(
+    rows: Sequence[dict[str, list[int]]],
+    examples: Sequence[Example],
+    tokenizer: Any,
+    max_length: int,
+) -> list[Problem]:
+    """
+    Find the faults that make a fine-tune fail in silence.
+
+    Parameters
+    ----------
+    rows : sequence of dict, length n_rows
+        ``input_ids`` and ``labels`` of each example.
+    examples : sequence of Example, length n_rows
+        The conversations that the rows were made from.
+    tokenizer : transformers tokenizer
+        The tokenizer that will be used for generation.
+    max_length : int
+        The longest row allowed, in tokens.
+
+    Returns
+    -------
+    list of Problem
+        Empty when training may start.
+    """
+    problems = []
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        problems.append(
+            Problem(
+                "pad token",
+                "tokenizer",
+                "padding must not be the end token, or the end is never learned; set "
+                "tokenizer.pad_token to a token of its own",
+            )
+        )
+    if not rows:
+        problems.append(Problem("no examples", "data", "give at least one example"))
+    for name, is_faulty, remedy in _row_checks(tokenizer, max_length):
+        where = [
+            i
+            for i, (row, example) in enumerate(zip(rows, examples, strict=True), 1)
+            if is_faulty(row, example)
+        ]
+        if where:
+            shown = ", ".join(map(str, where[:3])) + (", ..." if where[3:] else "")
+            problems.append(Problem(name, f"{len(where)} rows: {shown}", remedy))
+    return problems
+
+
+def check_rows(
+    rows: Sequence[dict[str, list[int]]],
+    examples: Sequence[Example],
+    tokenizer: Any,
+    max_length: int,
+) -> None:
+    """Raise `PreflightError` when `find_problems` finds one; same parameters."""
+    problems = find_problems(rows, examples, tokenizer, max_length)
+    if problems:
+        raise PreflightError(problems)
+
+
+def _row_checks(
+    tokenizer: Any, max_length: int
+) -> list[tuple[str, Callable[[dict, Example], bool], str]]:
+    """List the checks of one row: the fault's name, its test, its remedy."""
+    bos, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+
+    def n_bos(row: dict) -> int:
+        ids = row["input_ids"]
+        return next((i for i, token in enumerate(ids) if token != bos), len(ids))
+
+    def supervised(row: dict) -> list[int]:
+        return [i for i, label in enumerate(row["labels"]) if label != IGNORE_INDEX]
+
+    def differs(row: dict, example: Example) -> bool:
+        prompt = encode_prompt(example["messages"][:-1], tokenizer)
+        return row["input_ids"][: len(prompt)] != prompt
+
+    def learns_prompt(row: dict, example: Example) -> bool:
+        n_first = next(
+            i for i, m in enumerate(example["messages"]) if m["role"] == "assistant"
+        )
+        n_prompt = len(encode_prompt(example["messages"][:n_first], tokenizer))
+        return any(i < n_prompt for i in supervised(row))
+
+    return [
+        (
+            "nothing to learn",
+            lambda row, _: not supervised(row),
+            "no token is supervised, so the loss is not a number; end each example "
+            "with an assistant message",
+        ),
+        (
+            "end token unsupervised",
+            lambda row, _: (
+                bool(supervised(row)) and row["labels"][supervised(row)[-1]] != end
+            ),
+            "the model would never stop; supervise the end token of each response, and "
+            "do not cut it off",
+        ),
+        (
+            "too long",
+            lambda row, _: len(row["input_ids"]) > max_length,
+            f"over max_length {max_length}, where the response would be cut; shorten "
+            "or split the example, or raise max_length",
+        ),
+        (
+            "no BOS",
+            lambda row, _: bos is not None and n_bos(row) == 0,
+            "the model has always seen its first token; encode with the chat template",
+        ),
+        (
+            "double BOS",
+            lambda row, _: bos is not None and n_bos(row) > 1,
+            "the template writes it already; encode with add_special_tokens=False",
+        ),
+        (
+            "template differs",
+            differs,
+            "training rows do not begin as generation prompts do; use one template for "
+            "both",
+        ),
+        (
+            "loss on the prompt",
+            learns_prompt,
+            "tokens of the prompt are supervised; mask them with IGNORE_INDEX",
+        ),
+    ]
+
+
+def show_mask(row: dict[str, list[int]], tokenizer: Any) -> HTML:
+    """
+    Show a row as the model sees it, its supervised tokens on green, for a notebook.
+
+    Parameters
+    ----------
+    row : dict
+        ``input_ids`` and ``labels`` of one example.
+    tokenizer : transformers tokenizer
+        To turn ids into text, which is escaped.
+
+    Returns
+    -------
+    IPython.display.HTML
+        One block that wraps. Supervised tokens are underlined too, not only coloured.
+    """
+    pieces = []
+    for token, label in zip(row["input_ids"], row["labels"], strict=True):
+        text = html.escape(tokenizer.decode([token])).replace("\n", "↵<br>")
+        style = (
+            "background:#c8e6c9;color:#000;border-bottom:2px solid #2e7d32"
+            if label != IGNORE_INDEX
+            else "background:#eeeeee;color:#444"
+        )
+        pieces.append(
+            f'<span style="{style};margin-right:1px;white-space:pre-wrap">{text}</span>'
+        )
+    n_supervised = sum(label != IGNORE_INDEX for label in row["labels"])
+    caption = f"{len(row['labels'])} tokens, {n_supervised} supervised (green, underlined)"
+    return HTML(
+        f'<div style="font-family:monospace;line-height:1.7">{"".join(pieces)}</div>'
+        f"<p>{caption}</p>"
+    )
