@@ -169,7 +169,7 @@ def _is_colab() -> bool:
 # --- installing --------------------------------------------------------------------
 
 
-def digest_requirements(root: Path, version: tuple) -> str:
+def digest_requirements(root: Path, version: str) -> str:
     """
     Condense all that an installation depends on.
 
@@ -178,8 +178,8 @@ def digest_requirements(root: Path, version: tuple) -> str:
     root : Path
         The folder of ``pyproject.toml`` and ``constraints.txt``. It counts too: the
         package is installed as a link to it.
-    version : tuple of int
-        Major and minor number of the Python.
+    version : str
+        Of the Python that has the packages, such as "3.12".
 
     Returns
     -------
@@ -187,7 +187,7 @@ def digest_requirements(root: Path, version: tuple) -> str:
         A SHA-256 that changes when any of them does.
     """
     parts = [
-        f"{root} {version[0]}.{version[1]}".encode(),
+        f"{root} {version}".encode(),
         (root / "pyproject.toml").read_bytes(),
         (root / "constraints.txt").read_bytes(),
     ]
@@ -230,11 +230,29 @@ def _list_pip_commands(kind: str, extras: list[str]) -> list[list[str]]:
     return [["install", "-c", "constraints.txt", "-e", named]]
 
 
-def _make_venv(place: Place, stamp: dict, version: str) -> None:
-    """Make ``.venv`` unless one of this version ("3.12") is there."""
-    if place.python.exists() and stamp.get("python", version) == version:
+def _ask_version(python: Path) -> str:
+    """Give a Python's version such as "3.12", empty when it is missing or broken."""
+    if python == Path(sys.executable):
+        return f"{sys.version_info[0]}.{sys.version_info[1]}"
+    program = "import sys; print('%d.%d' % sys.version_info[:2])"
+    try:
+        done = subprocess.run(
+            [str(python), "-c", program], check=False, capture_output=True, text=True
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip()
+
+
+def _make_venv(place: Place, stamp: dict) -> None:
+    """Make ``.venv`` unless a working one is there, whatever Python it was made of."""
+    found = _ask_version(place.python)
+    # The system's Python may have been replaced under the packages of the older one.
+    if found and stamp.get("python", found) == found:
+        if refuse_old_python([int(number) for number in found.split(".")]):
+            sys.exit(f".venv holds Python {found}: delete that folder and start again.")
         return
-    print(f"Making .venv with Python {version} ...", flush=True)
+    print("Making .venv ...", flush=True)
     command = [sys.executable, "-m", "venv", "--clear", str(place.home)]
     if subprocess.run(command, check=False).returncode:
         sys.exit(
@@ -264,13 +282,13 @@ def install(place: Place, extras: list[str]) -> None:
     extras : list of str
         The extras of ``pyproject.toml`` that the command needs.
     """
-    digest = digest_requirements(ROOT, sys.version_info[:2])
     stamp = _read_json(place.home / STAMP)
-    if place.python.exists() and is_installed(stamp, digest, extras):
+    if is_installed(
+        stamp, digest_requirements(ROOT, _ask_version(place.python)), extras
+    ):
         return
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if place.kind == "own":
-        _make_venv(place, stamp, version)
+        _make_venv(place, stamp)
     if not _has_pip(place):
         sys.exit(
             f"{place.python} has no pip: on Debian or Ubuntu run `apt install "
@@ -287,6 +305,8 @@ def install(place: Place, extras: list[str]) -> None:
                 "this machine to the network once and run the same command again; "
                 "after that no network is needed."
             )
+    version = _ask_version(place.python)
+    digest = digest_requirements(ROOT, version)
     text = json.dumps({"digest": digest, "python": version, "extras": extras})
     # A folder that refuses the stamp costs a check by pip at each start, no more.
     with contextlib.suppress(OSError):

@@ -93,20 +93,20 @@ def project(tmp_path):
 
 
 def test_the_digest_stays_while_nothing_changes(project):
-    first = run.digest_requirements(project, (3, 12))
-    assert run.digest_requirements(project, (3, 12)) == first
+    first = run.digest_requirements(project, "3.12")
+    assert run.digest_requirements(project, "3.12") == first
 
 
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
 def test_the_digest_changes_when_a_pin_changes(project, name):
-    before = run.digest_requirements(project, (3, 12))
+    before = run.digest_requirements(project, "3.12")
     (project / name).write_text("torch==2.13.1\n", encoding="utf-8")
-    assert run.digest_requirements(project, (3, 12)) != before
+    assert run.digest_requirements(project, "3.12") != before
 
 
 def test_the_digest_changes_with_the_python(project):
-    before = run.digest_requirements(project, (3, 12))
-    assert run.digest_requirements(project, (3, 13)) != before
+    before = run.digest_requirements(project, "3.12")
+    assert run.digest_requirements(project, "3.13") != before
 
 
 def test_an_installation_serves_while_its_digest_and_extras_do():
@@ -168,21 +168,34 @@ def test_a_failing_pip_ends_in_one_sentence_and_leaves_no_stamp(project, monkeyp
     assert not (project / "env").exists()
 
 
-@pytest.mark.parametrize(("made_with", "made_anew"), [("3.11", False), ("3.10", True)])
-def test_our_venv_is_made_anew_for_another_python(
-    project, monkeypatch, made_with, made_anew
+@pytest.mark.parametrize(
+    ("found", "stamped", "made_anew"),
+    [
+        ("3.12", {"python": "3.12"}, False),
+        ("3.12", {}, False),  # someone else made it
+        ("3.13", {"python": "3.12"}, True),  # the system's Python was replaced
+        ("", {"python": "3.12"}, True),  # or removed
+    ],
+)
+def test_our_venv_is_made_anew_only_when_its_python_no_longer_serves(
+    project, monkeypatch, found, stamped, made_anew
 ):
     calls = record_calls(monkeypatch, {})
-    place = run.Place("own", Path(sys.executable), project / ".venv")
-    run._make_venv(place, {"python": made_with}, "3.11")
+    monkeypatch.setattr(run, "_ask_version", lambda _: found)
+    run._make_venv(run.Place("own", Path("python"), project / ".venv"), stamped)
     assert bool(calls) is made_anew
 
 
-def test_a_venv_that_someone_else_made_is_kept(project, monkeypatch):
-    calls = record_calls(monkeypatch, {})
-    place = run.Place("own", Path(sys.executable), project / ".venv")
-    run._make_venv(place, {}, "3.11")
-    assert calls == []
+def test_a_venv_of_an_old_python_is_refused_and_not_deleted(project, monkeypatch):
+    monkeypatch.setattr(run, "_ask_version", lambda _: "3.9")
+    with pytest.raises(SystemExit, match=r"\.venv holds Python 3\.9: delete"):
+        run._make_venv(run.Place("own", Path("python"), project / ".venv"), {})
+
+
+def test_a_python_tells_its_version_and_a_missing_one_none(tmp_path):
+    running = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    assert run._ask_version(Path(sys.executable)) == running
+    assert run._ask_version(tmp_path / "python") == ""
 
 
 # --- starting ----------------------------------------------------------------------

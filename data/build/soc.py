@@ -1,7 +1,7 @@
 """The security data: 1,200 alerts, their triage, and the faults a real export has.
 
 `python -m data.build.soc` writes `data/soc/`, the same bytes for the same seed. The
-words stand in `data/soc/wordings.txt`. An alert is a template with slots; filling a
+words stand in `data/build/soc_wordings.txt`. An alert is a template with slots; filling a
 slot records its span, so the ground truth is exact. Techniques and tactics are those of
 ATT&CK v17; one that ATT&CK files under several tactics has the one the house chose.
 """
@@ -82,9 +82,9 @@ KINDS = {
 
 
 def read_wordings() -> dict[str, list[str]]:
-    """Return the lines of each part of `wordings.txt`."""
+    """Return the lines of each part of `soc_wordings.txt`."""
     parts: dict[str, list[str]] = {}
-    for line in (FOLDER / "wordings.txt").read_text("utf-8").splitlines():
+    for line in Path(__file__).with_name("soc_wordings.txt").read_text("utf-8").splitlines():
         if line.startswith("# "):
             lines = parts[line.split()[1]] = []
         elif not line.startswith(";"):
@@ -112,7 +112,7 @@ def triage(facts: Row) -> dict[str, str]:
     kind, host, blocked = KINDS[facts["technique"]], facts["host"], facts["blocked"]
     raised = host.split("-")[0] in ("srv", "db")
     # Clamped once, at the end: a blocked critical event on a server stays critical.
-    level = SEVERITIES.index(kind.base) + raised
+    level = SEVERITIES.index(kind.base) + raised - blocked
     severity = SEVERITIES[min(max(level, 0), len(SEVERITIES) - 1)]
     outcome = "blocked" if blocked else "went through"
     return {
@@ -441,7 +441,7 @@ def make_rows(rng: Random) -> list[Row]:
 
 def build(seed: int = SEED) -> dict[str, bytes]:
     """
-    Make every file of `data/soc/` but the wordings.
+    Make every file of `data/soc/`.
 
     Parameters
     ----------

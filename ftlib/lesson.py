@@ -1,0 +1,127 @@
+"""What every notebook calls: begin, check an answer, show a function's source."""
+
+import inspect
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from IPython.display import Code
+
+from ftlib import exercises, store
+from ftlib.config import ROOT, RunConfig, default_profile
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A notebook's name, what it reads and what it writes, as paths from the root."""
+
+    name: str
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+
+
+LESSONS = {
+    "00": Lesson("00_start_here", ("data/wren", "data/soc")),
+    "01": Lesson(
+        "01_first_fine_tune",
+        ("data/wren", "data/soc", "data/probes"),
+        ("runs/01_first_fine_tune",),
+    ),
+}
+
+
+class MissingInput(FileNotFoundError):  # noqa: N818 - run.py knows it by this name
+    """A lesson's input is not there; the message names the notebook that makes it."""
+
+
+def begin(number: str, profile: str | None = None) -> RunConfig:
+    """
+    Begin a lesson: check its inputs, fix the seeds, give the profile's settings.
+
+    Parameters
+    ----------
+    number : str
+        The notebook's number, such as ``"01"``.
+    profile : {"laptop", "colab", "gpu"}, optional
+        By default the environment's ``FTLIB_PROFILE``, or laptop.
+
+    Returns
+    -------
+    RunConfig
+        The settings of the profile.
+
+    Raises
+    ------
+    MissingInput
+        When a file that the lesson reads is missing, naming who makes it.
+    """
+    lesson = LESSONS[number]
+    for path in lesson.reads:
+        if not (ROOT / path).exists():
+            makers = [n for n, other in LESSONS.items() if path in other.writes]
+            remedy = f"run notebook {makers[0]} first" if makers else "clone again"
+            raise MissingInput(f"{path} is missing: {remedy}")
+    if (profile or default_profile()) == "laptop":
+        # Everything this profile needs is in the clone: never wait for a network.
+        os.environ["HF_HUB_OFFLINE"] = "1"
+    from transformers import set_seed
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    set_seed(0)
+    random.seed(0)
+    store.write_json(_log_file(number), {"checks": {}, "headline": ""})
+    return RunConfig.for_profile(profile)
+
+
+def _log_file(number: str) -> Path:
+    return store.RUNS / "lessons" / f"{number}.json"
+
+
+def _log(number: str, **changes: Any) -> None:
+    path = _log_file(number)
+    found = store.read_json(path) if path.exists() else {"checks": {}, "headline": ""}
+    for name, value in changes.items():
+        found[name] = found[name] | value if isinstance(value, dict) else value
+    store.write_json(path, found)
+
+
+def run_folder(number: str, name: str) -> Path:
+    """Give the folder ``runs/LESSON/NAME`` in which a lesson keeps one run."""
+    return store.RUNS / LESSONS[number].name / name
+
+
+def keep_headline(number: str, text: str) -> None:
+    """Print a lesson's main finding and keep it for the course's summary table."""
+    print(text)
+    _log(number, headline=text)
+
+
+def check(exercise: str, answer: Any = ...) -> None:
+    """
+    Say whether an answer is right, and give a hint when it is not.
+
+    Parameters
+    ----------
+    exercise : str
+        The exercise's number, such as ``"01.1"``.
+    answer : object
+        The learner's answer; ``...`` when not attempted, which is no failure.
+    """
+    number = exercise.split(".", maxsplit=1)[0]
+    if answer is ...:
+        verdict, text = "blank", "not attempted yet"
+    else:
+        hint = exercises.CHECKS[exercise](answer)
+        verdict = "wrong" if hint else "passed"
+        text = f"not yet. {hint}" if hint else "right."
+    print(f"{exercise}: {text}")
+    _log(number, checks={exercise: verdict})
+
+
+def show_source(function: Callable) -> Code:
+    """Show the source of a tested function, instead of a copy in a cell."""
+    return Code(inspect.getsource(function), language="python")
