@@ -573,7 +573,7 @@ def run_notebook(path: Path, runs: Path) -> dict:
     if notebook is not None:
         _save_notebook(notebook, runs / "course" / path.stem)
 
-    needs = _find_needed(error, _list_notebooks(path.parent.parent))
+    needs = _find_needed(error)
     status = "skipped" if needs else "failed" if error else "passed"
     record = _read_json(record_file)
     return {
@@ -710,13 +710,13 @@ def _strip_ansi(text: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text)
 
 
-def _find_needed(error: dict | None, notebooks: list[Path]) -> str:
-    """Give the number of the lesson that makes a missing input, "?" for one unnamed."""
+def _find_needed(error: dict | None) -> str:
+    """Give the number of the lesson that makes a missing input, empty without one."""
     if not error or error["name"] != "MissingInput":
         return ""
-    named = [path.name[:2] for path in notebooks if path.stem in error["message"]]
-    named += re.findall(r"\b\d\d\b", error["message"])
-    return named[0] if named else "?"
+    # "... is missing: run notebook 01 first"; the path before it may hold numbers too.
+    named = re.search(r"notebook (\d\d)\b", error["message"])
+    return named.group(1) if named else ""
 
 
 def _read_json(path: Path) -> dict:

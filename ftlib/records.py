@@ -1,8 +1,60 @@
 """Records: the raw rows a team has, loaded, split by group, made into examples."""
 
+import os
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+from ftlib.config import ROOT
+from ftlib.schema import Span
+from ftlib.store import read_jsonl
+
+TRIAGE_ORDER = (
+    "Triage this alert as JSON with severity, tactic, technique, host, owner, action, "
+    "summary."
+)
+"""What the course's prompts ask for; what the fields may hold they do not say."""
+
+
+def load_reviewed(
+    split: str, folder: str | os.PathLike = ROOT / "data" / "soc"
+) -> list[dict[str, Any]]:
+    """
+    Load the alerts of a split that a reviewer has found without fault.
+
+    Parameters
+    ----------
+    split : {"train", "validation", "test"}
+        No incident has alerts in two splits.
+    folder : path
+        Where ``alerts.jsonl`` and ``truth.jsonl`` are.
+
+    Returns
+    -------
+    list of dict
+        With ``alert_id``, ``incident_id``, ``text``, ``spans`` (of `Span`) and
+        ``triage``, among others.
+
+    Examples
+    --------
+    >>> len(load_reviewed("test")) >= 200
+    True
+    """
+    alerts, _ = read_jsonl(Path(folder) / "alerts.jsonl")
+    truth, _ = read_jsonl(Path(folder) / "truth.jsonl")
+    reviewed = {
+        row["alert_id"]: row
+        for row in truth
+        if row["split"] == split and not row["faults"]
+    }
+    if not reviewed:
+        raise ValueError(f"there is no split {split!r}: use train, validation or test")
+    return [
+        alert | {"spans": [Span(**span) for span in alert["spans"]]}
+        for alert in alerts
+        if alert["alert_id"] in reviewed
+    ]
 
 
 def split_by_group(

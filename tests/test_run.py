@@ -318,15 +318,18 @@ def test_a_failure_shows_the_cell_its_source_and_its_error_without_colours():
 
 
 def test_the_lesson_that_makes_a_missing_input_is_named():
-    lessons = [Path("01_first.ipynb"), Path("02_data.ipynb")]
-    error = {"name": "MissingInput", "message": "runs/77 is missing: run 01_first."}
-    assert run._find_needed(error, lessons) == "01"
-    error = {"name": "MissingInput", "message": "run lesson 02 first"}
-    assert run._find_needed(error, lessons) == "02"
-    assert (
-        run._find_needed({"name": "ValueError", "message": "01_first"}, lessons) == ""
-    )
-    assert run._find_needed(None, lessons) == ""
+    message = "runs/07 is missing: run notebook 01 first"
+    assert run._find_needed({"name": "MissingInput", "message": message}) == "01"
+
+
+def test_a_missing_input_that_no_lesson_makes_is_a_failure():
+    message = "data/07.jsonl is missing: clone again"
+    assert run._find_needed({"name": "MissingInput", "message": message}) == ""
+
+
+def test_another_error_is_no_missing_input():
+    assert run._find_needed({"name": "OSError", "message": "notebook 01"}) == ""
+    assert run._find_needed(None) == ""
 
 
 def test_the_peak_memory_is_read_from_linuxs_account():
@@ -372,7 +375,7 @@ def test_a_failing_lesson_fails_the_course_and_the_others_still_run(tmp_path, ca
         lessons,
         "01_needs",
         "class MissingInput(Exception):\n    pass",
-        "raise MissingInput('runs/a.jsonl is missing: run 00_fails first')",
+        "raise MissingInput('runs/a.jsonl is missing: run notebook 00 first')",
     )
     write_notebook(
         lessons,

@@ -30,7 +30,7 @@ PROBES = ROOT / "data" / "probes"
 RUN = ROOT / "runs" / "wren"
 
 SEED = 20260801
-N_STEPS = 2_600
+N_STEPS = 2_200
 TOKENS_PER_STEP = 8_192
 SHORT_ROW, LONG_ROW = 256, 768  # tokens
 PROMPT_WEIGHT = 0.1
