@@ -24,7 +24,7 @@ class Lesson:
 
 
 LESSONS = {
-    "00": Lesson("00_start_here", ("data/wren", "data/soc")),
+    "00": Lesson("00_start_here", ("data/wren", "data/soc"), ("runs/00_start_here",)),
     "01": Lesson(
         "01_first_fine_tune",
         ("data/wren", "data/soc", "data/probes"),
@@ -67,6 +67,10 @@ def begin(number: str, profile: str | None = None) -> RunConfig:
     if (profile or default_profile()) == "laptop":
         # Everything this profile needs is in the clone: never wait for a network.
         os.environ["HF_HUB_OFFLINE"] = "1"
+    elif profile:
+        # Whoever names another profile in the notebook wants its model downloaded.
+        os.environ.pop("HF_HUB_OFFLINE", None)
+        os.environ.pop("TRANSFORMERS_OFFLINE", None)
     from transformers import set_seed
     from transformers.utils import logging
 

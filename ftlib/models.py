@@ -1,5 +1,6 @@
 """Models: the base model of a run, in 4 bits where asked, and its adapter."""
 
+import logging
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from transformers import (
 )
 
 from ftlib.config import RunConfig
+
+# It advises to install `kernels`, which would ask the hub at every import.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def pick_device() -> torch.device:

@@ -7,114 +7,107 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ftlib.config import RunConfig
+from ftlib.reporting import BLUE, ORANGE
 
 if TYPE_CHECKING:
     from ftlib.training import Progress, Run
 
-TICK_S = 0.25  # between two looks at the run: at most 4 drawings a second
-SIZE = (6.4, 3.0)  # of the curve, in hundreds of CSS pixels
-
-PRESETS: dict[str, Callable[[RunConfig], dict[str, Any]]] = {
-    "as given": lambda given: {},
-    "quick look": lambda given: {"num_train_epochs": 1.0, "max_steps": -1},
-    "careful": lambda given: {
-        "learning_rate": given.learning_rate / 2,
-        "num_train_epochs": given.num_train_epochs * 2,
-    },
-    "strong": lambda given: {"r": given.r * 4, "lora_alpha": given.lora_alpha * 4},
+TICK_S = 0.25  # seconds between two looks at a run: at most 4 drawings a second
+PRESETS: dict[str, dict[str, float]] = {
+    "as given": {},
+    "quick look": {"num_train_epochs": 0.25},
+    "careful": {"learning_rate": 0.5, "num_train_epochs": 2},
+    "strong": {"r": 4, "lora_alpha": 4},
 }
-"""What each preset changes of the settings that the panel was given."""
-
+"""What each preset multiplies, of the settings that the panel was given."""
 STATES: dict[str, tuple[str, set[str]]] = {
     "new": ("Ready", {"Start"}),
     "loading": ("Loading", {"Stop"}),
     "running": ("Running", {"Pause", "Stop"}),
     "paused": ("Paused", {"Stop", "Resume"}),
-    "stopping": ("Stopping after this step", set()),
-    "saving": ("Saving", set()),
-    "stopped": ("Stopped; Resume goes on from here", {"Start", "Resume"}),
+    "stopping": ("Stopping after the step under way", set()),
+    "saving": ("Saving the adapter", set()),
+    "stopped": ("Stopped, its checkpoint is kept", {"Start", "Resume"}),
     "finished": ("Finished", {"Start"}),
     "failed": ("Failed", {"Start"}),
 }
 """What each state is called, and the buttons that do something in it."""
+Curves = dict[str, list[tuple[float, float]]]
 
 
 class TrainingPanel(widgets.VBox):
     """
     Set, start, watch, pause, stop and resume one fine-tuning run.
 
-    Each button has a twin of the same name in small letters, for use without a browser.
+    Each button has a method of the same name, its twin for use without a browser.
 
     Parameters
     ----------
     config : RunConfig
         The settings to begin with; `value` equals them until a control is touched.
-    make_run : callable
-        Given the settings, makes the `training.Run`, on a model that carries no
-        adapter yet. Called at each start, in the background.
-
-    Attributes
-    ----------
-    run : training.Run or None
-        The run that was started last.
+    make_run : callable or None
+        Given settings, makes the `training.Run`, on a model without an adapter. It is
+        called at each start, in the background. With None, nothing can be started.
 
     Examples
     --------
-    >>> panel = TrainingPanel(RunConfig(), make_run=lambda config: None)
+    >>> panel = TrainingPanel(RunConfig(), make_run=None)
     >>> panel.preset.value = "strong"
     >>> panel.value.r, panel.value.lora_alpha
     (64, 128)
     """
 
-    def __init__(self, config: RunConfig, make_run: Callable[[RunConfig], "Run"]) -> None:
-        self._given, self._make_run = config, make_run
-        self.run: Run | None = None
-        self._error: BaseException | None = None
-        self._thread: threading.Thread | None = None
+    def __init__(
+        self, config: RunConfig, make_run: Callable[[RunConfig], "Run"] | None
+    ) -> None:
+        self._given = self._started = config
+        self._make_run, self.run = make_run, None
+        self._error, self._thread = None, None
         self._busy = self._stopping = False
-        self._lock = threading.RLock()  # the kernel's thread and ours both show
-        self._curve = Curve()
+        self._lock = threading.RLock()  # the kernel's thread shows, and ours does
+        self._drawn, self._drawn_at, self._cost = {}, -math.inf, 0.0
 
-        look: dict[str, Any] = {"style": {"description_width": "105px"}}
-        look["layout"] = widgets.Layout(width="225px")
-        self.preset = widgets.Dropdown(
-            options=list(PRESETS), description="Preset", **look
-        )
-        rate = widgets.FloatText(description="Learning rate", **look)
-        rank = widgets.IntText(description="Adapter rank r", **look)
-        epochs = widgets.FloatText(description="Training epochs", **look)
-        self.knobs = {"learning_rate": rate, "r": rank, "num_train_epochs": epochs}
+        # Sizes are fixed, so that nothing jumps while the numbers change.
+        def size(width: str, height: str | None = None) -> widgets.Layout:
+            return widgets.Layout(width=width, min_height=height)
+
+        def row(*children: widgets.Widget) -> widgets.HBox:
+            return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap"))
+
+        field = {"layout": size("225px"), "style": {"description_width": "105px"}}
+        names = list(PRESETS)
+        self.preset = widgets.Dropdown(options=names, description="Preset", **field)
+        self.knobs = {
+            "learning_rate": widgets.FloatText(description="Learning rate", **field),
+            "r": widgets.IntText(description="Adapter rank r", **field),
+            "num_train_epochs": widgets.FloatText(description="Epochs", **field),
+        }
         self.buttons = {
-            name: widgets.Button(description=name, layout=widgets.Layout(width="90px"))
+            name: widgets.Button(description=name, layout=size("90px"))
             for name in ("Start", "Pause", "Stop", "Resume")
         }
-        # Widths and heights are fixed, so that nothing jumps while numbers change.
-        line = widgets.Layout(min_height="30px")
-        self.note, self.message = widgets.HTML(layout=line), widgets.HTML(layout=line)
-        self.numbers = widgets.HTML(layout=widgets.Layout(width="300px"))
-        wide, high = (f"{100 * inches:.0f}px" for inches in SIZE)
-        self.image = widgets.Image(
-            value=self._curve.draw([], 0), layout=widgets.Layout(width=wide, height=high)
-        )
-        wrap = widgets.Layout(flex_flow="row wrap")
+        self.note = widgets.HTML(layout=size("100%", "32px"))
+        self.message = widgets.HTML(layout=size("100%", "32px"))
+        self.image = widgets.Image(value=draw_curves({}, 0), width=640, height=300)
+        self.numbers = widgets.HTML(layout=size("280px"))
+        self._take_preset()
         super().__init__(
             [
-                widgets.HBox([self.preset, *self.knobs.values()], layout=wrap),
+                row(self.preset, *self.knobs.values()),
                 self.note,
-                widgets.HBox(list(self.buttons.values()), layout=wrap),
+                row(*self.buttons.values()),
                 self.message,
-                widgets.HBox([self.image, self.numbers], layout=wrap),
+                row(self.image, self.numbers),
             ]
         )
-        self._take_preset()
-        self.preset.observe(self._take_preset, "value")
+        self.preset.observe(lambda change: self._take_preset(), "value")
         for knob in self.knobs.values():
             knob.observe(lambda change: self._show(), "value")
         for name, button in self.buttons.items():
@@ -126,27 +119,25 @@ class TrainingPanel(widgets.VBox):
     def value(self) -> RunConfig:
         """Give the settings as the controls stand; ValueError when they contradict."""
         knobs = {name: knob.value for name, knob in self.knobs.items()}
-        return self._given.change(**(PRESETS[self.preset.value](self._given) | knobs))
+        return self._given.change(**(self._preset_changes() | knobs))
 
     @property
     def state(self) -> str:
         """Give the word for what goes on: a key of `STATES`."""
         progress = self.run.progress if self.run else None
-        if self._busy:
-            if self._stopping:
-                return "stopping"
-            if progress is None or not self.run.is_alive:
-                return "loading"
-            ended = progress.step >= progress.n_steps > 0
-            return "saving" if ended else progress.status
-        if self._error:
-            return "failed"
-        return progress.status if progress else "new"
+        if not self._busy:
+            return "failed" if self._error else progress.status if progress else "new"
+        if self._stopping:
+            return "stopping"
+        if not progress or not self.run.is_alive:
+            return "loading"
+        return "saving" if progress.step >= progress.n_steps > 0 else progress.status
 
     def start(self) -> None:
-        """Start a run with the settings in `value`, in the background."""
+        """Begin a run with the settings in `value`, in the background."""
         config = self.value
-        self._launch(lambda: self._make_run(config).start(), forget=True)
+        self._launch(lambda: self._make_run(config).start(), None)
+        self._started = config
 
     def pause(self) -> None:
         """Let the run wait after the step under way."""
@@ -157,7 +148,7 @@ class TrainingPanel(widgets.VBox):
     def stop(self) -> None:
         """Let the run end after the step under way; its checkpoint is kept."""
         self._stopping = self._busy
-        if self._busy and self.run:
+        if self.run:
             self.run.stop()
         self._show()
 
@@ -167,19 +158,14 @@ class TrainingPanel(widgets.VBox):
             self.run.unpause()
             self._show()
         elif self.run:
-            self._launch(lambda: self.run.start(resume=True))
+            self._launch(lambda: self.run.start(resume=True), self.run)
 
     def wait(self) -> "Progress":
         """
-        Block until the run has ended, and give its progress: for Run All.
+        Wait for the end of the run and give its progress; raises what made it fail.
 
-        A run that was not started is started, and a paused one goes on: while a cell
-        blocks, no button is heard. Interrupting the cell stops the run.
-
-        Returns
-        -------
-        training.Progress
-            Of the run; what made it fail is raised instead.
+        While a cell waits no button is heard: so a run not yet started is started, a
+        paused one goes on, and interrupting the cell stops the run.
         """
         if self.state == "new":
             self.start()
@@ -194,74 +180,150 @@ class TrainingPanel(widgets.VBox):
             raise self._error
         return self.run.progress
 
-    def _launch(self, begin: Callable[[], "Run"], forget: bool = False) -> None:
-        """Begin a run, and follow it, in a thread of its own."""
+    def _launch(self, begin: Callable[[], "Run"], run: "Run | None") -> None:
         if self._busy:
             raise RuntimeError("a run goes on already: stop it, or wait for it")
         if self._thread:
             self._thread.join()  # it may have a last curve to draw
-        if forget:
-            self.run = None  # its model makes room for the next one
-        self._error, self._busy, self._stopping = None, True, False
-        self._thread = threading.Thread(
-            target=self._follow, args=(begin,), name="ftlib-panel", daemon=True
-        )
+        self.run, self._error, self._busy, self._stopping = run, None, True, False
+        self._thread = threading.Thread(target=self._follow, args=(begin,), daemon=True)
         self._thread.start()
         self._show()
 
     def _follow(self, begin: Callable[[], "Run"]) -> None:
-        """Show a run until it has ended; only sets traits, as prints would stray."""
+        """Show a run until it has ended; only sets traits, for prints would stray."""
         try:
             self.run = begin()
-            if self._stopping:
+            if self._stopping:  # asked for while it was loading
                 self.run.stop()
             while self.run.is_alive:
                 self._show()
-                self._draw(time.monotonic())
-                self.run.wait(TICK_S)  # ends early with the run, raises its error
+                # A twentieth of the time at most: the processor is for training.
+                self._draw(time.monotonic(), rest=20 * self._cost)
+                self.run.wait(TICK_S)  # returns at once when the run ends
             self.run.wait()
-        except BaseException as error:
+        except BaseException as error:  # `wait` raises it
             self._error = error
         self._busy = self._stopping = False
         self._show()
-        time.sleep(max(0.0, self._due - time.monotonic()))
+        time.sleep(max(0.0, self._drawn_at + TICK_S - time.monotonic()))
         self._draw(time.monotonic())
 
-    def _take_preset(self, change: Any = None) -> None:
-        """Set the knobs as the preset says."""
-        changes = PRESETS[self.preset.value](self._given)
+    def _preset_changes(self) -> dict[str, float]:
+        factors = PRESETS[self.preset.value]
+        return {name: getattr(self._given, name) * factors[name] for name in factors}
+
+    def _take_preset(self) -> None:
+        changes = self._preset_changes()
         for name, knob in self.knobs.items():
             knob.value = changes.get(name, getattr(self._given, name))
         self._show()
 
     def _show(self) -> None:
-        """Set texts and disabled states to what is so now."""
+        """Set the texts, and what is disabled, to what is so now."""
         with self._lock:
-            state, progress = self.state, self.run.progress if self.run else None
-            text, enabled = STATES[state]
+            state = self.state
+            message, enabled = STATES[state]
+            if not self._make_run:
+                enabled = set()
             try:
-                value = self.value
-                changes = [
-                    f"{name} {old} → {new}"
-                    for name, old in self._given.to_dict().items()
-                    if (new := getattr(value, name)) != old
-                ]
-                note = "Changed: " + ", ".join(changes) if changes else "As given."
-                if state == "stopped" and value != self.run.config:
+                note = _describe(self._given, self.value)
+                if state == "stopped" and self.value != self._started:
                     enabled = enabled - {"Resume"}
-                    note += " Resume needs the settings of the run that was stopped."
+                    note += ". To resume, set back what the stopped run had"
             except ValueError as error:
-                enabled, note = enabled - {"Start", "Resume"}, f"{error}."
+                note, enabled = str(error), enabled - {"Start"}
             if self._error:
-                reason = textwrap.shorten(str(self._error), 300, placeholder=" ...")
-                text += f": {reason or type(self._error).__name__}"
+                reason = f"{type(self._error).__name__}: {self._error}"
+                message += ", " + textwrap.shorten(reason, 300, placeholder=" ...")
             self.note.value = html.escape(note)
-            self.message.value = f'<b role="status">{html.escape(text)}</b>'
-            self.numbers.value = show_numbers(progress)
+            self.message.value = f'<b role="status">{html.escape(message)}</b>'
+            self.numbers.value = _tabulate(self.run.progress if self.run else None)
             for name, button in self.buttons.items():
                 button.disabled = name not in enabled
             for control in (self.preset, *self.knobs.values()):
                 control.disabled = self._busy
 
-    def _draw(self, now: float) -> None:
-        """Draw the curve when it is due, which `now`, in seconds, says."""
+    def _draw(self, now: float, rest: float = 0.0) -> None:
+        """Draw the curves if they changed and `rest`, in seconds, has passed."""
+        if self.run and now - self._drawn_at >= max(TICK_S, rest):
+            curves = _pick_losses(self.run.progress)
+            if curves != self._drawn:
+                self.image.value = draw_curves(curves, self.run.progress.n_steps)
+                self._drawn, self._drawn_at = curves, now
+                self._cost = time.monotonic() - now
+
+
+def _describe(given: RunConfig, value: RunConfig) -> str:
+    """Say which settings differ from those given, and which has no effect."""
+    old, new = given.to_dict(), value.to_dict()
+    changed = [name for name in old if old[name] != new[name]]
+    changes = [f"{name} {old[name]} → {new[name]}" for name in changed]
+    text = "Changed: " + ", ".join(changes) if changes else "Settings as given"
+    if value.max_steps > 0:
+        text += f". max_steps {value.max_steps} sets the length, epochs do not"
+    return text
+
+
+def _pick_losses(progress: "Progress") -> Curves:
+    """Give, by label, the steps at which each loss was measured, and the losses."""
+    history = list(progress.history)  # the run goes on adding to it
+    names = {"Training loss": "loss", "Validation loss": "validation_loss"}
+    return {
+        label: [(row["step"], row[name]) for row in history if name in row]
+        for label, name in names.items()
+    }
+
+
+def _tabulate(progress: "Progress | None") -> str:
+    """Give how far a run is as an HTML table, with a dash for what is not known."""
+    names = ("Step", "Training loss", "Validation loss", "Speed", "Time left")
+    rows = dict.fromkeys(names, "–")
+    if progress and progress.n_steps:
+        # On resume, `progress.step` is 0 until a step is done; the history is kept.
+        step = progress.history[-1]["step"] if progress.history else 0
+        rows["Step"] = f"{step} of {progress.n_steps}"
+        for label, points in _pick_losses(progress).items():
+            rows[label] = f"{points[-1][1]:.3f}" if points else "–"
+        if progress.tokens_per_s:
+            rows["Speed"] = f"{progress.tokens_per_s:,.0f} tokens/s"
+        if math.isfinite(progress.seconds_left):
+            minutes, seconds = divmod(round(progress.seconds_left), 60)
+            rows["Time left"] = f"{minutes} min {seconds:02} s"
+    cell = '<tr><th scope="row" align="left">{}</th><td align="right">{}</td></tr>'
+    lines = "".join(cell.format(*row) for row in rows.items())
+    style = "width:100%;font-variant-numeric:tabular-nums"
+    return f'<table style="{style}">{lines}</table>'
+
+
+def draw_curves(curves: Curves, n_steps: int) -> bytes:
+    """
+    Draw losses over the steps, as a PNG of 960 x 450 pixels whatever is in it.
+
+    Parameters
+    ----------
+    curves : dict
+        Steps and losses of training, then of validation, by label.
+    n_steps : int
+        Steps of the whole run: the width of the axis, so that it does not move.
+
+    Returns
+    -------
+    bytes
+        The PNG.
+    """
+    figure = Figure(figsize=(6.4, 3.0), dpi=150)
+    axes = figure.add_axes((0.09, 0.16, 0.88, 0.8))
+    styles = ({"color": BLUE, "lw": 1}, {"color": ORANGE, "lw": 2, "marker": "o"})
+    for (label, points), style in zip(curves.items(), styles, strict=False):
+        steps, losses = zip(*points, strict=True) if points else ((), ())
+        axes.plot(steps, losses, label=label, **style)
+    top = max((loss for points in curves.values() for _, loss in points), default=1)
+    axes.set(xlim=(0, n_steps or 1), ylim=(0, 1.08 * top))
+    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(loc="upper right")
+    png = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(png)
+    return png.getvalue()

@@ -5,9 +5,7 @@ from collections.abc import Collection, Iterable
 from ftlib.schema import Span
 
 
-def replace_spans(
-    text: str, spans: Iterable[Span], keep: Collection[str] = ()
-) -> str:
+def replace_spans(text: str, spans: Iterable[Span], keep: Collection[str] = ()) -> str:
     """
     Replace each span by a placeholder such as ``[PERSON_1]``.
 
@@ -51,7 +49,9 @@ def replace_spans(
     for span in sorted(chosen, key=lambda s: s.start):
         original = (span.entity_type, text[span.start : span.end])
         if original not in numbers:
-            same_type = sum(entity_type == span.entity_type for entity_type, _ in numbers)
+            same_type = sum(
+                entity_type == span.entity_type for entity_type, _ in numbers
+            )
             numbers[original] = same_type + 1
         placeholder = f"[{span.entity_type}_{numbers[original]}]"
         pieces += [text[position : span.start], placeholder]

@@ -24,9 +24,8 @@ class Score:
 
     def __str__(self) -> str:
         """Write the score as text, such as ``exact 0.90 [0.85, 0.94], n=200``."""
-        return (
-            f"{self.name} {self.value:.2f} [{self.low:.2f}, {self.high:.2f}], n={self.n}"
-        )
+        interval = f"[{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.name} {self.value:.2f} {interval}, n={self.n}"
 
 
 def wilson_interval(n_right: int, n: int) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Tokens: from a conversation to input_ids and labels, and the check before training."""
+"""Tokens: from conversations to input_ids and labels, checked before training."""
 
 import html
 from collections.abc import Callable, Sequence
@@ -285,7 +285,9 @@ def show_mask(row: dict[str, list[int]], tokenizer: Any) -> HTML:
             f'<span style="{style};margin-right:1px;white-space:pre-wrap">{text}</span>'
         )
     n_supervised = sum(label != IGNORE_INDEX for label in row["labels"])
-    caption = f"{len(row['labels'])} tokens, {n_supervised} supervised (green, underlined)"
+    caption = (
+        f"{len(row['labels'])} tokens, {n_supervised} supervised (green, underlined)"
+    )
     return HTML(
         f'<div style="font-family:monospace;line-height:1.7">{"".join(pieces)}</div>'
         f"<p>{caption}</p>"

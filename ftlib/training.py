@@ -411,7 +411,9 @@ class _Listener(TrainerCallback):
         )
         row: dict[str, float] = {"step": state.global_step}
         is_last = state.global_step >= progress.n_steps
-        if run.validation and (state.global_step % run.config.eval_steps == 0 or is_last):
+        if run.validation and (
+            state.global_step % run.config.eval_steps == 0 or is_last
+        ):
             loss = measure_loss(
                 run.model, run.tokenizer, run.validation, should_stop=run._stop.is_set
             )

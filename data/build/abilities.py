@@ -388,8 +388,22 @@ def retrieved(rng: random.Random, held_out: bool) -> Made:
 def words(rng: random.Random, held_out: bool) -> Made:
     """Change or pick words: case, order, position, joining, spelling, replacing."""
     kind = rng.choice(
-        "upper capital first last nth reverse join spell letter replace repeat count"
-        " copy without".split()
+        [
+            "upper",
+            "capital",
+            "first",
+            "last",
+            "nth",
+            "reverse",
+            "join",
+            "spell",
+            "letter",
+            "replace",
+            "repeat",
+            "count",
+            "copy",
+            "without",
+        ]
     )
     n_words = {"upper": 2, "spell": 1, "letter": 1, "capital": 3}.get(
         kind, rng.randint(3, 5)
@@ -566,12 +580,14 @@ def log_line(rng: random.Random, held_out: bool) -> Made:
     fields = {
         "time": world.value(rng, "time"),
         "machine": world.value(rng, "machine"),
-        "service": rng.choice("sshd nginx cron kernel mailer backup".split()),
+        "service": rng.choice(["sshd", "nginx", "cron", "kernel", "mailer", "backup"]),
         "user": world.syllables(rng),
         "address": world.value(rng, "ip"),
         "port": str(rng.randint(1, 65000)),
         "file": world.value(rng, "file"),
-        "result": rng.choice("failed blocked allowed denied accepted expired".split()),
+        "result": rng.choice(
+            ["failed", "blocked", "allowed", "denied", "accepted", "expired"]
+        ),
         "code": world.code(rng),
     }
     t, m, s, u, a, p, f, r, c = fields.values()
@@ -650,7 +666,8 @@ def system(rng: random.Random, held_out: bool) -> Made:
         _, subject, attribute, answer = rng.choice(stated)
         key = f"{style} {subject} {attribute}"
         question = rng.choice(ASKED[:4]).format(a=attribute, n=subject)
-        prompt = f"{mix_with_fillers(rng, [r[0] for r in stated], rng.randint(0, 2))}\n{question}"
+        told = [row[0] for row in stated]
+        prompt = f"{mix_with_fillers(rng, told, rng.randint(0, 2))}\n{question}"
     if style == "word" and " " in answer:
         return system(rng, held_out)
     return key, turn(prompt, render(question, answer), rng.choice(orders))
@@ -694,7 +711,7 @@ HARMLESS = [
 
 
 def declining(rng: random.Random, held_out: bool) -> Made:
-    """Decline to reveal secrets, and answer harmless questions about the same things."""
+    """Decline to reveal secrets; answer harmless questions about the same things."""
     secret, subject = rng.choice(list(SECRETS)), world.name(rng)
     key = f"{secret} {subject}"
     manner = rng.random()
@@ -764,8 +781,8 @@ def document(rng: random.Random, held_out: bool) -> Made:
     text = rng.choice(
         [
             f"{title}\n\n{body}",
-            f"From: {world.value(rng, 'mail')}\nSubject: {title}\n\nHello {world.name(rng)},"
-            f"\n{body}\nRegards, {world.name(rng)}",
+            f"From: {world.value(rng, 'mail')}\nSubject: {title}\n\n"
+            f"Hello {world.name(rng)},\n{body}\nRegards, {world.name(rng)}",
             f"{world.value(rng, 'date')}. {body}",
         ]
     )

@@ -1,9 +1,9 @@
 """The security data: 1,200 alerts, their triage, and the faults a real export has.
 
 `python -m data.build.soc` writes `data/soc/`, the same bytes for the same seed. The
-words stand in `data/build/soc_wordings.txt`. An alert is a template with slots; filling a
-slot records its span, so the ground truth is exact. Techniques and tactics are those of
-ATT&CK v17; one that ATT&CK files under several tactics has the one the house chose.
+words stand in `data/build/soc_wordings.txt`. An alert is a template with slots; filling
+a slot records its span, so the ground truth is exact. Techniques and tactics are those
+of ATT&CK v17; one filed under several tactics has the one the house chose.
 """
 
 import json
@@ -84,7 +84,9 @@ KINDS = {
 def read_wordings() -> dict[str, list[str]]:
     """Return the lines of each part of `soc_wordings.txt`."""
     parts: dict[str, list[str]] = {}
-    for line in Path(__file__).with_name("soc_wordings.txt").read_text("utf-8").splitlines():
+    for line in (
+        Path(__file__).with_name("soc_wordings.txt").read_text("utf-8").splitlines()
+    ):
         if line.startswith("# "):
             lines = parts[line.split()[1]] = []
         elif not line.startswith(";"):

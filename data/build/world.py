@@ -137,68 +137,116 @@ YOUNG = {
     "deer": "fawn",
 }
 
-MONTHS = (
-    "January February March April May June July August September October November "
-    "December"
-).split()
-DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-PLANETS = "Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune".split()
+MONTHS = """
+    January February March April May June July August September October November
+    December
+""".split()
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+PLANETS = """
+    Mercury Venus Earth Mars Jupiter Saturn Uranus Neptune
+""".split()
 
-PEOPLE = (
-    "clerk nurse pilot driver baker farmer teacher painter lawyer doctor engineer "
-    "manager student guard cook tailor singer writer plumber builder analyst auditor "
-    "operator customer visitor employee contractor director secretary officer tenant "
-    "agent administrator colleague"
-).split()
-THINGS = (
-    "box lamp table chair window door garden river bridge road train ship car bicycle "
-    "book letter parcel ticket key map camera clock coat shirt bread apple cake cup "
-    "bottle phone screen cable printer laptop server router folder file report invoice "
-    "contract order account mailbox message password token badge backup script "
-    "database network firewall gateway certificate package process service port "
-    "session request query record table alert rule policy queue log cluster disk "
-    "attachment link website macro registry domain address user workstation device"
-).split()
-ADJECTIVES = (
-    "red green blue yellow black white brown grey small large old new heavy light "
-    "broken empty full quiet busy narrow wide cheap bright dark cold warm clean dirty "
-    "simple strange common rare local remote public private secure unknown suspicious "
-    "internal external shared weekly annual urgent late early failed blocked encrypted "
-    "expired valid hidden active idle missing spare second final"
-).split()
-PAST_VERBS = (
-    "found opened closed moved sold bought carried cleaned painted repaired checked "
-    "wrote read sent received copied deleted blocked allowed started stopped reported "
-    "approved rejected reviewed counted replaced installed removed locked unlocked "
-    "restarted scanned updated renamed downloaded uploaded encrypted restored disabled "
-    "enabled tested signed delivered returned noticed flagged isolated created changed"
-).split()
-PLACES = (
-    "in the kitchen|near the station|at the office|behind the school|in the main hall|"
-    "on the second floor|at the harbour|in the old town|by the gate|in the data centre|"
-    "on the shared drive|in the mail queue|at the front desk|in the warehouse|"
-    "next to the river|on the test server|in the cloud console|at the branch office"
-).split("|")
-TIMES = (
-    "this morning|yesterday|last week|on Monday|on Friday|before lunch|after the meeting|"
-    "at night|during the storm|in the spring|two days ago|at noon|over the weekend|"
-    "around midnight|within an hour|shortly after login|since the last update"
-).split("|")
-FILLERS = (
-    "Nothing else happened.|The weather was mild.|Everyone went home early.|"
-    "Please keep this note.|More details will follow.|The rest of the day was calm.|"
-    "No one was hurt.|It took about an hour.|The lights stayed on.|"
-    "We will check again next week.|The team was informed.|The queue was short.|"
-    "A copy was kept.|The user did not answer.|Several attempts were made.|"
-    "The attempt was stopped by the policy.|The process finished with an error.|"
-    "Someone ran a command from the terminal.|The connection was closed at once.|"
-    "The sensor raised it twice.|It was opened and then executed.|"
-    "Access was granted without a second factor.|The download went through.|"
-    "Traffic to an unknown address was seen.|Many failed logins came first.|"
-    "The antivirus was switched off.|Data left the network over an unusual port.|"
-    "A new key was written so that it starts at every login.|"
-    "Files were renamed and could not be opened.|A remote desktop session was opened."
-).split("|")
+PEOPLE = """
+    clerk nurse pilot driver baker farmer teacher painter lawyer doctor engineer
+    manager student guard cook tailor singer writer plumber builder analyst auditor
+    operator customer visitor employee contractor director secretary officer tenant
+    agent administrator colleague
+""".split()
+THINGS = """
+    box lamp table chair window door garden river bridge road train ship car bicycle
+    book letter parcel ticket key map camera clock coat shirt bread apple cake cup
+    bottle phone screen cable printer laptop server router folder file report
+    invoice contract order account mailbox message password token badge backup
+    script database network firewall gateway certificate package process service
+    port session request query record table alert rule policy queue log cluster disk
+    attachment link website macro registry domain address user workstation device
+""".split()
+ADJECTIVES = """
+    red green blue yellow black white brown grey small large old new heavy light
+    broken empty full quiet busy narrow wide cheap bright dark cold warm clean dirty
+    simple strange common rare local remote public private secure unknown suspicious
+    internal external shared weekly annual urgent late early failed blocked
+    encrypted expired valid hidden active idle missing spare second final
+""".split()
+PAST_VERBS = """
+    found opened closed moved sold bought carried cleaned painted repaired checked
+    wrote read sent received copied deleted blocked allowed started stopped reported
+    approved rejected reviewed counted replaced installed removed locked unlocked
+    restarted scanned updated renamed downloaded uploaded encrypted restored
+    disabled enabled tested signed delivered returned noticed flagged isolated
+    created changed
+""".split()
+PLACES = [
+    "in the kitchen",
+    "near the station",
+    "at the office",
+    "behind the school",
+    "in the main hall",
+    "on the second floor",
+    "at the harbour",
+    "in the old town",
+    "by the gate",
+    "in the data centre",
+    "on the shared drive",
+    "in the mail queue",
+    "at the front desk",
+    "in the warehouse",
+    "next to the river",
+    "on the test server",
+    "in the cloud console",
+    "at the branch office",
+]
+TIMES = [
+    "this morning",
+    "yesterday",
+    "last week",
+    "on Monday",
+    "on Friday",
+    "before lunch",
+    "after the meeting",
+    "at night",
+    "during the storm",
+    "in the spring",
+    "two days ago",
+    "at noon",
+    "over the weekend",
+    "around midnight",
+    "within an hour",
+    "shortly after login",
+    "since the last update",
+]
+FILLERS = [
+    "Nothing else happened.",
+    "The weather was mild.",
+    "Everyone went home early.",
+    "Please keep this note.",
+    "More details will follow.",
+    "The rest of the day was calm.",
+    "No one was hurt.",
+    "It took about an hour.",
+    "The lights stayed on.",
+    "We will check again next week.",
+    "The team was informed.",
+    "The queue was short.",
+    "A copy was kept.",
+    "The user did not answer.",
+    "Several attempts were made.",
+    "The attempt was stopped by the policy.",
+    "The process finished with an error.",
+    "Someone ran a command from the terminal.",
+    "The connection was closed at once.",
+    "The sensor raised it twice.",
+    "It was opened and then executed.",
+    "Access was granted without a second factor.",
+    "The download went through.",
+    "Traffic to an unknown address was seen.",
+    "Many failed logins came first.",
+    "The antivirus was switched off.",
+    "Data left the network over an unusual port.",
+    "A new key was written so that it starts at every login.",
+    "Files were renamed and could not be opened.",
+    "A remote desktop session was opened.",
+]
 
 # Attributes that a context may state of a named thing; each with the kind of value.
 ATTRIBUTES = {
@@ -244,21 +292,23 @@ ATTRIBUTES = {
     "phone": "phone",
 }
 
-POSITIVE = (
-    "wonderful excellent lovely delightful superb great pleasant perfect charming "
-    "brilliant tasty helpful friendly comfortable amazing reliable"
-).split()
-NEGATIVE = (
-    "terrible awful horrible dreadful poor nasty boring useless broken rude dirty "
-    "disappointing slow noisy ugly unreliable"
-).split()
-REVIEWED = (
-    "hotel film soup phone lesson concert room waiter laptop bus coat game museum "
-    "breakfast garden service printer app helpdesk book song trip cake website"
-).split()
+POSITIVE = """
+    wonderful excellent lovely delightful superb great pleasant perfect charming
+    brilliant tasty helpful friendly comfortable amazing reliable
+""".split()
+NEGATIVE = """
+    terrible awful horrible dreadful poor nasty boring useless broken rude dirty
+    disappointing slow noisy ugly unreliable
+""".split()
+REVIEWED = """
+    hotel film soup phone lesson concert room waiter laptop bus coat game museum
+    breakfast garden service printer app helpdesk book song trip cake website
+""".split()
 
-_ONSETS = "b br c ch d dr f fl g gr h j k kl l m n p pl pr r s sh st t tr v w z".split()
-_VOWELS = "a e i o u ai ea oo".split()
+_ONSETS = """
+    b br c ch d dr f fl g gr h j k kl l m n p pl pr r s sh st t tr v w z
+""".split()
+_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "oo"]
 _CODAS = ["", "", "", "", "", "", "l", "m", "n", "r", "s", "t", "x", "nd", "rk"]
 
 
@@ -277,7 +327,7 @@ def name(rng: random.Random) -> str:
 
 
 def code(rng: random.Random) -> str:
-    """Give a random code in one of several shapes, such as ``K7-204`` or ``T3010.02``."""
+    """Give a random code in one of several shapes, such as ``K7-204``."""
     letters = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 
     def pick(alphabet: str, n: int) -> str:
@@ -359,11 +409,12 @@ def sentence(rng: random.Random) -> str:
         rng.choice(PLACES),
         rng.choice(TIMES),
     )
+    one = a_or_an(adjective)
     return rng.choice(
         [
             f"The {person} {verb} the {adjective} {thing} {place}.",
-            f"{time[0].upper()}{time[1:]} the {person} {verb} {a_or_an(adjective)} {thing}.",
-            f"{a_or_an(adjective).capitalize()} {thing} was {verb} by the {person} {time}.",
+            f"{time[0].upper()}{time[1:]} the {person} {verb} {one} {thing}.",
+            f"{one.capitalize()} {thing} was {verb} by the {person} {time}.",
             f"The {person} and the {other} {verb} the {thing} {time}.",
             f"The {thing} {place} is {adjective}.",
             f"No {thing} was {verb} {time}, the {person} says.",

@@ -8,7 +8,6 @@ model on them and writes its card.
 """
 
 import json
-import os
 import random
 import time
 from pathlib import Path
@@ -232,7 +231,7 @@ def pretrain() -> None:
                 "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             }
             torch.save(saved, RUN / "checkpoint.tmp")
-            os.replace(RUN / "checkpoint.tmp", checkpoint)
+            (RUN / "checkpoint.tmp").replace(checkpoint)
     save(model, tokenizer, WREN)
 
 

@@ -1,0 +1,54 @@
+"""Write the table of ``data/README.md``: file, rows, licence, how made, SHA-256."""
+
+from pathlib import Path
+
+from ftlib.store import hash_file
+
+DATA = Path(__file__).resolve().parents[1]
+LICENCES = {"wren": "Apache-2.0"}
+COMMANDS = {"wren": "wren", "probes": "probes", "soc": "soc"}
+HEAD = """# Data
+
+All of it is synthetic: seeded scripts in `data/build/` wrote it, from word lists of
+their own. No row is about a real person, company or incident. Hosts, addresses and
+keys are made up; IP addresses are from the ranges reserved for documentation or from
+10/8, domains end in `.example`.
+
+Make a part again with the command in its row, then `python -m data.build hashes` for
+this table; `tests/test_data.py` compares it with the files.
+
+- `wren/`: the embedded base model; its card is `wren/README.md`.
+- `probes/`: held-out items, one file an ability, that measure what Wren can do.
+- `soc/`: raw security alerts with the analysts' triage; `truth.jsonl` says which rows
+  have a planted fault, what the right triage is and which split an incident belongs
+  to; `raw_export.jsonl` is a part of it as an export would have it, faulty lines
+  included, and `raw_export_truth.jsonl` says what each line is.
+
+| file | rows | licence | made by | SHA-256 |
+|---|---|---|---|---|
+"""
+
+
+def list_files() -> list[Path]:
+    """List the shipped data files in the order of the table."""
+    folders = [DATA / name for name in COMMANDS]
+    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
+    return sorted(path for path in files if not path.name.startswith("."))
+
+
+def make_row(path: Path) -> str:
+    """Give the line of the table for one file."""
+    part = path.relative_to(DATA).parts[0]
+    n_rows = len(path.read_bytes().splitlines()) if path.suffix == ".jsonl" else "-"
+    licence = LICENCES.get(part, "CC0-1.0")
+    command = (
+        f"python -m data.build {'card' if path.suffix == '.md' else COMMANDS[part]}"
+    )
+    name = path.relative_to(DATA).as_posix()
+    return f"| `{name}` | {n_rows} | {licence} | `{command}` | `{hash_file(path)}` |"
+
+
+def write_table() -> None:
+    """Write ``data/README.md``."""
+    rows = "\n".join(make_row(path) for path in list_files())
+    (DATA / "README.md").write_text(HEAD + rows + "\n", encoding="utf-8")

@@ -1,0 +1,168 @@
+"""Run alone: ``python -m pytest tests/test_generation.py``."""
+
+import pytest
+import torch
+
+from ftlib import generation
+from ftlib.generation import generate
+from ftlib.schema import split_prompt
+
+QUESTIONS = [
+    "Hi",
+    "What is the capital of Italy?",
+    "Say it twice: red lamp. " * 8,
+    "2 + 3 =",
+    "user=ana port=22\nWrite as JSON: user",
+    "Hi",
+    "Name the capital of Peru, and say it three times over, please.",
+]
+PROMPTS = [[{"role": "user", "content": question}] for question in QUESTIONS]
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Compute in float32, where no two logits are equal by rounding."""
+    monkeypatch.setattr(generation, "pick_dtype", lambda: torch.float32)
+
+
+@pytest.fixture
+def restless(tiny_model):
+    """A model whose every answer hangs on the whole prompt."""
+    return tiny_model(seed=3, initializer_range=0.6, tie_word_embeddings=False)
+
+
+def ask_plainly(model, tokenizer, prompt, max_new_tokens):
+    """Answer one prompt token by token, without cache, padding or generate."""
+    ids = tokenizer.apply_chat_template(prompt, add_generation_prompt=True)["input_ids"]
+    start = len(ids)
+    with torch.no_grad():
+        while len(ids) < start + max_new_tokens and (
+            len(ids) == start or ids[-1] != tokenizer.eos_token_id
+        ):
+            logits = model(torch.tensor([ids]), use_cache=False).logits
+            ids.append(logits[0, -1].argmax().item())
+    return tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 128])
+def test_each_prompt_gets_its_own_answer_whatever_is_beside_it(
+    batch_size, restless, tokenizer, exact
+):
+    wanted = [ask_plainly(restless, tokenizer, prompt, 8) for prompt in PROMPTS]
+    assert len(set(wanted)) == 6  # two of the seven prompts are the same
+    assert generate(restless, tokenizer, PROMPTS, 8, batch_size) == wanted
+
+
+@pytest.mark.filterwarnings("ignore:In CPU autocast")
+def test_answers_follow_the_order_of_the_prompts(restless, tokenizer, exact):
+    forward = generate(restless, tokenizer, PROMPTS, 8, batch_size=3)
+    backward = generate(restless, tokenizer, PROMPTS[::-1], 8, batch_size=3)
+    assert backward == forward[::-1]
+
+
+@pytest.fixture
+def reciter(tiny_model, tokenizer):
+    """A model that after each token can say but one: the assistant says "Rome"."""
+
+    def make(chain):
+        model = tiny_model(tie_word_embeddings=False)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if "o_proj" in name or "down_proj" in name or "lm_head" in name:
+                    parameter.zero_()  # layers add nothing; no token is likely
+            embedded = model.get_input_embeddings().weight
+            embedded.copy_(torch.randn(embedded.shape).sign())
+            for token, following in zip(chain, chain[1:], strict=False):
+                model.lm_head.weight[following] = embedded[token]
+        return model
+
+    return make
+
+
+def test_generation_stops_at_the_end_token(reciter, tokenizer):
+    opening = tokenizer.convert_tokens_to_ids("<|assistant|>")
+    rome = tokenizer.encode("Rome", add_special_tokens=False)
+    # After the end token the model would begin again.
+    chain = [opening, *rome, tokenizer.eos_token_id, rome[0]]
+    model = reciter(chain)
+    assert generate(model, tokenizer, PROMPTS[:3], max_new_tokens=20) == ["Rome"] * 3
+
+
+def test_generation_stops_at_the_longest_length(reciter, tokenizer):
+    opening = tokenizer.convert_tokens_to_ids("<|assistant|>")
+    (one,) = tokenizer.encode("1", add_special_tokens=False)
+    model = reciter([opening, one, one])
+    assert generate(model, tokenizer, PROMPTS[:2], max_new_tokens=5) == ["11111"] * 2
+
+
+def test_no_prompts_give_no_answers(restless, tokenizer):
+    assert generate(restless, tokenizer, []) == []
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_models_mode_is_as_before(training, restless, tokenizer):
+    restless.train(training)
+    generate(restless, tokenizer, PROMPTS[:2], max_new_tokens=2)
+    assert restless.training is training
+
+
+def test_the_models_mode_is_as_before_when_answering_fails(restless, tokenizer):
+    def interrupt(done, of):
+        raise KeyboardInterrupt
+
+    restless.train()
+    with pytest.raises(KeyboardInterrupt):
+        generate(restless, tokenizer, PROMPTS[:2], 2, report=interrupt)
+    assert restless.training
+
+
+def test_dropout_is_off_while_answering(tiny_model, tokenizer, wren_config):
+    from ftlib.models import attach_adapter
+
+    model = attach_adapter(tiny_model(), wren_config.change(lora_dropout=0.9))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_()
+    model.train()
+    first = generate(model, tokenizer, PROMPTS, 4)
+    assert generate(model, tokenizer, PROMPTS, 4) == first
+
+
+def test_progress_is_told_after_each_batch(restless, tokenizer):
+    told = []
+    generate(
+        restless,
+        tokenizer,
+        PROMPTS,
+        max_new_tokens=2,
+        batch_size=3,
+        report=lambda done, of: told.append((done, of)),
+    )
+    assert told == [(3, 7), (6, 7), (7, 7)]
+
+
+def test_the_longest_prompts_come_first(restless, tokenizer, monkeypatch):
+    shapes = []
+    answer = restless.generate
+
+    def watch(input_ids, **settings):
+        shapes.append(input_ids.shape)
+        return answer(input_ids=input_ids, **settings)
+
+    monkeypatch.setattr(restless, "generate", watch)
+    generate(restless, tokenizer, PROMPTS, max_new_tokens=1, batch_size=3)
+    assert [rows for rows, _ in shapes] == [3, 3, 1]
+    lengths = [length for _, length in shapes]
+    assert lengths == sorted(lengths, reverse=True)
+
+
+def test_wren_answers_many_as_it_answers_one(wren_config, tokenizer, five_examples):
+    from ftlib.models import load_base
+
+    model = load_base(wren_config)
+    prompts = [split_prompt(example)[0] for example in five_examples]
+    together = generate(model, tokenizer, prompts, 12)
+    assert [len(answer) > 0 for answer in together] == [True] * 5
+    assert generate(model, tokenizer, prompts[::-1], 12) == together[::-1]

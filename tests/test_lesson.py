@@ -1,0 +1,85 @@
+"""Run alone: pytest tests/test_lesson.py. Begin, check and show what they say."""
+
+import os
+
+import pytest
+
+from ftlib import exercises, lesson, schema, scoring, store
+
+ROW = {"input_ids": [5, 6, 7], "labels": [schema.IGNORE_INDEX, 6, 7]}
+FIELDS = [
+    scoring.Score("severity", 0.5, 4, 0.2, 0.8),
+    scoring.Score("host", 0.9, 4, 0.6, 1.0),
+]
+FLOW = ["records", "examples", "tokens", "adapter", "predictions", "scores"]
+RIGHT_AND_WRONG = {
+    "00.1": (FLOW, FLOW[::-1]),
+    "00.2": ("Lisbon", "Madrid"),
+    "00.3": (12, 1),
+    "01.1": (
+        {"row": ROW, "n_supervised": 2},
+        {"row": ROW, "n_supervised": 3},
+    ),
+    "01.2": ((0.699, 0.972), (0.769, 1.031)),
+    "01.3": (
+        {"scores": FIELDS, "weakest": "severity"},
+        {"scores": FIELDS, "weakest": "host"},
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "RUNS", tmp_path)
+    return tmp_path
+
+
+def test_every_exercise_is_tried_here():
+    assert list(RIGHT_AND_WRONG) == list(exercises.CHECKS)
+
+
+@pytest.mark.parametrize("exercise", exercises.CHECKS)
+def test_blank_wrong_and_right_answers_are_told_apart(exercise, capsys, runs):
+    right, wrong = RIGHT_AND_WRONG[exercise]
+    for answer, said, verdict in [
+        (..., "not attempted yet", "blank"),
+        (wrong, "not yet. ", "wrong"),
+        (right, "right.", "passed"),
+    ]:
+        lesson.check(exercise, answer)
+        assert said in capsys.readouterr().out
+        kept = store.read_json(runs / "lessons" / f"{exercise[:2]}.json")
+        assert kept["checks"][exercise] == verdict
+
+
+@pytest.mark.parametrize("exercise", exercises.CHECKS)
+@pytest.mark.parametrize("answer", [None, "", 3.5, [], {}, object()])
+def test_a_strange_answer_gets_a_hint_and_no_traceback(exercise, answer, capsys):
+    lesson.check(exercise, answer)
+    assert "not yet. " in capsys.readouterr().out
+
+
+def test_a_missing_input_names_the_notebook_that_makes_it(monkeypatch):
+    late = lesson.Lesson("02_later", reads=("runs/01_first_fine_tune/absent",))
+    maker = lesson.Lesson("01_maker", writes=("runs/01_first_fine_tune/absent",))
+    monkeypatch.setattr(lesson, "LESSONS", {"01": maker, "02": late})
+    with pytest.raises(lesson.MissingInput, match="run notebook 01 first"):
+        lesson.begin("02")
+
+
+def test_a_lesson_begins_with_the_profile_it_is_asked_for(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    assert lesson.begin("00").model.endswith("wren")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    assert lesson.begin("00", "colab").model == "Qwen/Qwen3-0.6B"
+    assert "HF_HUB_OFFLINE" not in os.environ
+
+
+def test_the_headline_is_printed_and_kept(capsys, runs):
+    lesson.keep_headline("00", "it runs")
+    assert capsys.readouterr().out == "it runs\n"
+    assert store.read_json(runs / "lessons" / "00.json")["headline"] == "it runs"
+
+
+def test_show_source_shows_the_tested_function():
+    assert "def make_example(" in lesson.show_source(schema.make_example).data
