@@ -74,7 +74,7 @@ def reciter(tiny_model, tokenizer):
             embedded = model.get_input_embeddings().weight
             embedded.copy_(torch.randn(embedded.shape).sign())
             for token, following in zip(chain, chain[1:], strict=False):
-                model.lm_head.weight[following] = embedded[token]
+                model.lm_head.weight[following] += embedded[token]
         return model
 
     return make
@@ -164,5 +164,4 @@ def test_wren_answers_many_as_it_answers_one(wren_config, tokenizer, five_exampl
     model = load_base(wren_config)
     prompts = [split_prompt(example)[0] for example in five_examples]
     together = generate(model, tokenizer, prompts, 12)
-    assert [len(answer) > 0 for answer in together] == [True] * 5
     assert generate(model, tokenizer, prompts[::-1], 12) == together[::-1]

@@ -27,7 +27,7 @@ TABLE_TAGS = {"style", "div", "table", "caption", "thead", "tbody", "tr", "th", 
 def test_cells_headings_and_caption_are_escaped():
     shown = show_table([{HOSTILE: HOSTILE}], caption=HOSTILE).data
     assert list_tags(shown) == TABLE_TAGS
-    assert shown.count("&lt;script&gt;") == 2 + shown.count("&lt;script>")
+    assert shown.count("&lt;script") == 3
 
 
 def test_long_text_is_shown_whole():

@@ -839,9 +839,15 @@ def draw(maker: Maker, rng: random.Random, held_out: bool) -> Messages:
             return messages
 
 
-def draw_training(rng: random.Random) -> Messages:
+# Exact answers to sums and spelling come last and need many items, which are short: in
+# the last third of the training they get as many examples as all the rest.
+LATE_SHARES = SHARES | {arithmetic: 0.55, words: 0.35}
+
+
+def draw_training(rng: random.Random, is_late: bool = False) -> Messages:
     """Draw one training conversation; one in ten has two or three exchanges."""
-    makers, weights = list(SHARES), list(SHARES.values())
+    shares = LATE_SHARES if is_late else SHARES
+    makers, weights = list(shares), list(shares.values())
     messages = draw(rng.choices(makers, weights)[0], rng, held_out=False)
     while messages[0]["role"] == "user" and rng.random() < 0.1:
         short = rng.choice([facts, arithmetic, words, sentiment, story, declining])

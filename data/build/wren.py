@@ -30,6 +30,7 @@ RUN = ROOT / "runs" / "wren"
 
 SEED = 20260801
 N_STEPS = 2_200
+LATE_FROM_STEP = 1_500  # see LATE_SHARES
 TOKENS_PER_STEP = 8_192
 SHORT_ROW, LONG_ROW = 256, 768  # tokens
 PROMPT_WEIGHT = 0.1
@@ -141,7 +142,7 @@ def make_batch(
     rows: list[tuple[list[int], list[float]]] = [([], []) for _ in range(n_rows)]
     misses = 0
     while misses < 12:
-        messages = abilities.draw_training(rng)
+        messages = abilities.draw_training(rng, is_late=step >= LATE_FROM_STEP)
         n_chars = sum(len(message["content"]) for message in messages)
         if (n_chars > 450) != (length == LONG_ROW):
             continue

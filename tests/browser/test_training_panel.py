@@ -1,0 +1,282 @@
+"""Run alone: ``python -m pytest tests/browser -m browser -s``."""
+
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "runs" / "browser"
+STOP_S = 0.5  # from the click on Stop until the run has ended
+PATIENCE_MS = 240_000  # the kernel has to import torch first
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
+    None,
+)
+SWITCHES = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="Chromium is missing: install chromium"),
+]
+
+CELLS = [
+    """
+from ftlib import models, panels, tokens, training
+from ftlib.config import RunConfig
+from ftlib.schema import make_example
+
+config = RunConfig.for_profile("laptop", max_steps=400, eval_steps=20)
+tokenizer = models.load_tokenizer(config)
+rows = [
+    tokens.encode_example(make_example(f"Alert {n}: what now?", f"close {n}"), tokenizer)
+    for n in range(60)
+]
+""",
+    """
+panel = panels.TrainingPanel(
+    config,
+    lambda changed: training.Run(
+        models.attach_adapter(models.load_base(changed), changed),
+        tokenizer, rows[12:], rows[:12], changed, "run",
+    ),
+)
+panel
+""",
+]
+
+WATCH = """
+() => {
+    const say = () => document.querySelector(".jp-OutputArea [role=status]").innerText;
+    window.seen = {};
+    document.addEventListener("click", () => {
+        window.seen = {click: Date.now()};
+    }, true);
+    setInterval(() => {
+        const word = say().split(/[ ,]/)[0];
+        if (window.seen.click && !(word in window.seen)) window.seen[word] = Date.now();
+    }, 5);
+}
+"""
+"""Keeps when the last click was, and when each status was first seen after it."""
+
+
+@pytest.fixture
+def lab(tmp_path):
+    """Start a JupyterLab with one notebook; give the notebook's address and folder."""
+    folder = tmp_path / "lab"
+    folder.mkdir()
+    notebook = {
+        "cells": [
+            {
+                "cell_type": "code",
+                "id": f"cell-{n}",
+                "metadata": {},
+                "source": source.strip(),
+                "execution_count": None,
+                "outputs": [],
+            }
+            for n, source in enumerate(CELLS)
+        ],
+        "metadata": {
+            "kernelspec": {"name": "python3", "display_name": "Python 3"},
+            "language_info": {"name": "python"},
+        },
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    (folder / "panel.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token = secrets.token_hex(16)
+    places = "CONFIG_DIR DATA_DIR RUNTIME_DIR".split()
+    environment = os.environ | {
+        **{f"JUPYTER_{place}": str(tmp_path / place) for place in places},
+        "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(tmp_path / "workspaces"),
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DO_NOT_TRACK": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    options = [
+        "--no-browser",
+        "--allow-root",
+        "--ServerApp.ip=127.0.0.1",
+        f"--ServerApp.port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={folder}",
+        f"--IdentityProvider.token={token}",
+        # Neither updates, nor news, nor extensions are asked for on the network.
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.news_url=",
+        "--LabApp.extension_manager=readonly",
+    ]
+    log = tmp_path / "lab.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", *options],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        _wait_for_server(f"http://127.0.0.1:{port}/api", server, log)
+        yield f"http://127.0.0.1:{port}/lab/tree/panel.ipynb?token={token}", folder
+    finally:
+        server.terminate()
+        try:
+            server.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            server.kill()
+            server.wait()
+
+
+def _wait_for_server(address, server, log):
+    end = time.monotonic() + 120
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+        else:
+            return
+    pytest.fail(f"JupyterLab did not start:\n{log.read_text('utf-8')[-3000:]}")
+
+
+@pytest.fixture
+def page():
+    """Give a page that reaches nothing but loopback, and tells what it tried."""
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
+        page = browser.new_page(viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(PATIENCE_MS)
+        page.refused = []
+
+        def route(route):
+            if urlsplit(route.request.url).hostname == "127.0.0.1":
+                route.continue_()
+            else:
+                page.refused.append(route.request.url)
+                route.abort()
+
+        page.route(re.compile("^(http|ws)"), route)
+        yield page
+        browser.close()
+
+
+def test_stop_ends_the_run_and_resume_goes_on(lab, page):
+    address, folder = lab
+    run_file = folder / "run" / "run.json"
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.goto(address)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+    output = page.locator(".jp-OutputArea")
+    status, numbers = output.locator("[role=status]"), output.locator("table")
+    picture = output.locator("img")
+    buttons = {
+        name: output.get_by_role("button", name=name, exact=True)
+        for name in ("Start", "Pause", "Stop", "Resume")
+    }
+
+    def see(word):
+        playwright.expect(status).to_have_text(re.compile(word), timeout=PATIENCE_MS)
+
+    def see_step(least):
+        end = time.monotonic() + PATIENCE_MS / 1000
+        while time.monotonic() < end:
+            shown = re.search(r"(\d+) of 400", numbers.inner_text())
+            if shown and int(shown[1]) >= least:
+                return int(shown[1])
+            page.wait_for_timeout(50)
+        return pytest.fail(f"step {least} was never shown: {status.inner_text()}")
+
+    def enabled():
+        return {name for name, button in buttons.items() if button.is_enabled()}
+
+    def places():
+        return [thing.bounding_box() for thing in (*buttons.values(), picture, numbers)]
+
+    def photograph(name):
+        page.screenshot(path=PICTURES / f"{name}.png")
+
+    see("^Ready$")
+    for label in ("Preset", "Learning rate", "Adapter rank r", "Epochs"):
+        playwright.expect(output.get_by_label(label, exact=True)).to_be_visible()
+    assert enabled() == {"Start"}
+    at_first = places()
+    photograph("1_ready")
+
+    page.evaluate(WATCH)
+    buttons["Start"].click()
+    see("^Running")
+    see_step(25)  # a validation loss was measured
+    assert enabled() == {"Pause", "Stop"}
+    assert places() == at_first, "nothing jumps"
+    photograph("2_running")
+
+    buttons["Pause"].click()
+    see("^Paused")
+    paused_at = see_step(25)
+    photograph("3_paused")
+    buttons["Resume"].click()
+    see("^Running")
+    see_step(paused_at + 5)
+
+    buttons["Stop"].click()
+    see("^Stopped")
+    ended_at = run_file.stat().st_mtime
+    record = json.loads(run_file.read_text("utf-8"))
+    seen = page.evaluate("window.seen")
+    end_s = ended_at - seen["click"] / 1000
+    shown_s = (seen["Stopped,"[:-1]] - seen["click"]) / 1000
+    print(f"\nStop: the run ended after {end_s:.3f} s, shown after {shown_s:.3f} s")
+    assert record["status"] == "stopped"
+    stopped_at = record["steps"]
+    assert (folder / f"run/checkpoints/checkpoint-{stopped_at}/complete").exists()
+    assert enabled() == {"Start", "Resume"}
+    assert places() == at_first, "nothing jumps"
+    page.wait_for_timeout(1000)
+    photograph("4_stopped")
+
+    buttons["Resume"].click()
+    assert see_step(stopped_at + 5) > stopped_at
+    buttons["Stop"].click()
+    see("^Stopped")
+    record = json.loads(run_file.read_text("utf-8"))
+    assert record["status"] == "stopped"
+    assert record["steps"] > stopped_at
+    steps = [row["step"] for row in record["history"]]
+    assert steps == list(range(1, record["steps"] + 1)), "no step lost, none twice"
+
+    output.get_by_label("Learning rate", exact=True).fill("5")
+    output.get_by_label("Learning rate", exact=True).press("Tab")
+    playwright.expect(output.get_by_text("LoRA trains at 1e-5 to 1e-2")).to_be_visible()
+    assert enabled() == set()
+    photograph("5_refused")
+
+    assert page.refused == [], "nothing outside this machine was asked for"
+    assert end_s < STOP_S
