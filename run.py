@@ -4,6 +4,7 @@ Run the course, the lab or the tests, installing what they need first.
     python run.py course [NN ...]      execute the notebooks, all or those numbered
     python run.py lab [options]        open them in JupyterLab
     python run.py test [options]       run every test but the GPU and download tiers
+    python run.py install              only install, as the notebooks do on Colab
 
 Packages go into ``.venv`` beside this file, or into the virtual environment, conda
 environment or Colab machine that is active; ``--no-venv`` takes the Python this file
@@ -65,7 +66,7 @@ if refuse_old_python(sys.version_info):
 
 ROOT = Path(__file__).resolve().parent
 STAMP = "ftlib-installed.json"
-EXTRAS = {"course": ["lab"], "lab": ["lab"], "test": ["lab", "test"]}
+EXTRAS = {"course": ["lab"], "lab": ["lab"], "test": ["lab", "test"], "install": []}
 TEST_TIERS = "not gpu and not download and not slow"
 
 ALWAYS = {
@@ -420,7 +421,8 @@ def main(argv: list[str]) -> int:
             sys.exit("\nStopped; what had run is in runs/course/.")
     parser = argparse.ArgumentParser(
         prog="run.py",
-        usage="python run.py course [NN ...] | lab | test  [--profile P] [--no-venv]",
+        usage="python run.py course [NN ...] | lab | test | install "
+        "[--profile P] [--no-venv]",
         description="Other arguments go to JupyterLab (lab) or pytest (test).",
         allow_abbrev=False,
     )
@@ -447,6 +449,8 @@ def main(argv: list[str]) -> int:
             "Colab is a notebook server: open notebooks/00_start_here.ipynb in it."
         )
     install(place, EXTRAS[args.command] if place.kind != "colab" else [])
+    if args.command == "install":
+        return 0
     command = list_command(place.python, args.command, profile, rest)
     return _hand_over(command, make_environment(dict(os.environ), profile))
 

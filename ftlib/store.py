@@ -194,6 +194,7 @@ def record_run(
     folder: str | os.PathLike,
     config: Mapping[str, Any],
     inputs: Iterable[str | os.PathLike] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """
     Keep ``run.json`` in `folder` true while a run goes on.
@@ -209,6 +210,8 @@ def record_run(
         The settings, as `RunConfig.to_dict` gives them.
     inputs : iterable of path
         Files the run reads; their hashes are kept.
+    facts : mapping, optional
+        What else to keep from the start on, a killed run's record included.
 
     Yields
     ------
@@ -223,7 +226,7 @@ def record_run(
         "inputs": {Path(p).name: hash_file(p) for p in inputs},
         "versions": list_versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
+    } | dict(facts or {})
     write_json(path, record)
     began = time.perf_counter()
     try:

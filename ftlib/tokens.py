@@ -72,13 +72,10 @@ def encode_example(example: Example, tokenizer: Any) -> dict[str, list[int]]:
             example["messages"], return_dict=False, enable_thinking=False
         )
         n_prompt = len(encode_prompt(example["messages"][:-1], tokenizer))
-        supervised = [i >= n_prompt for i in range(len(input_ids))]
         # Some templates write a newline after the end token; it is never generated.
-        while input_ids[-1] != tokenizer.eos_token_id and True in supervised:
-            last = max(i for i, flag in enumerate(supervised) if flag)
-            if input_ids[last] == tokenizer.eos_token_id:
-                break
-            supervised[last] = False
+        ends = [i for i, t in enumerate(input_ids) if t == tokenizer.eos_token_id]
+        last = ends[-1] if ends else len(input_ids)
+        supervised = [n_prompt <= i <= last for i in range(len(input_ids))]
     return {"input_ids": input_ids, "labels": mask_labels(input_ids, supervised)}
 
 

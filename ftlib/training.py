@@ -1,5 +1,7 @@
 """Training: one run in the background, that can be stopped, paused and resumed."""
 
+import hashlib
+import json
 import math
 import random
 import shutil
@@ -291,9 +293,13 @@ class Run:
         return self.progress
 
     def _refuse_other_settings(self) -> None:
-        saved = read_json(self.folder / RUN_FILE)["config"]
+        saved = read_json(self.folder / RUN_FILE)
         now = self.config.to_dict()
-        changed = [name for name in now if _as_json(now[name]) != saved.get(name)]
+        changed = [
+            name for name in now if _as_json(now[name]) != saved["config"].get(name)
+        ]
+        if saved["train_sha256"] != _hash_rows(self.train):
+            changed.append("the training data")
         if changed:
             raise ValueError(
                 f"cannot resume: {', '.join(changed)} differs from the run in "
@@ -303,7 +309,16 @@ class Run:
     def _run(self, checkpoint: Path | None) -> None:
         progress = self.progress
         try:
-            with record_run(self.folder, self.config.to_dict()) as record:
+            weights = Path(self.config.model) / "model.safetensors"
+            with record_run(
+                self.folder,
+                self.config.to_dict(),
+                inputs=[weights] if weights.exists() else [],
+                facts={
+                    "train_sha256": _hash_rows(self.train),
+                    "validation_sha256": _hash_rows(self.validation),
+                },
+            ) as record:
                 self._train(checkpoint)
                 stopped = self._stop.is_set() and progress.step < progress.n_steps
                 if not stopped:
@@ -541,6 +556,10 @@ def prove_adapter(model: PeftModel, folder: str | Path, row: Row) -> float:
             "and that the learning rate is above 0"
         )
     return effect
+
+
+def _hash_rows(rows: Sequence[Row]) -> str:
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _as_json(value: Any) -> Any:

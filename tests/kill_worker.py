@@ -40,14 +40,12 @@ STAGES = [
 def list_points(seed=0):
     """List 20 points at 20 different steps: after a step, in its save, at the end."""
     rng = random.Random(seed)
-    odd = rng.sample(range(1, N_STEPS, 2), 8)
-    even = list(range(6, N_STEPS - 2, 2))  # nothing is removed before the third save
-    stages = rng.sample(STAGES, len(even))
-    points = [f"step {step}" for step in [*odd, 2]]
-    points += [f"save {4} complete", f"save {N_STEPS - 2} {stages[0]}"]
-    points += [
-        f"save {step} {stage}" for step, stage in zip(even, stages, strict=True)
-    ]
+    points = [f"step {step}" for step in [2, *rng.sample(range(1, N_STEPS, 2), 8)]]
+    points.append("save 4 half of adapter_model.safetensors")
+    # Nothing is removed before the third save.
+    steps = range(6, N_STEPS, 2)
+    stages = rng.sample(STAGES, len(steps))
+    points += [f"save {step} {stage}" for step, stage in zip(steps, stages, strict=True)]
     points.append(f"end {N_STEPS} adapter in place")
     return sorted(points, key=lambda point: int(point.split()[1]))
 

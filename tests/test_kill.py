@@ -13,8 +13,7 @@ def test_twenty_points_lie_at_twenty_steps_and_in_every_stage_of_a_save():
     steps = {int(point.split()[1]) for point in points}
     assert len(points) == len(steps) == 20
     stages = {point.split(maxsplit=2)[2] for point in points if point[:4] == "save"}
-    assert len(stages) >= 7
-    assert {"complete", "removing", "half of optimizer.pt"} <= stages
+    assert stages > set(kill_worker.STAGES)
     assert points == kill_worker.list_points()
 
 

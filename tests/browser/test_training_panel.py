@@ -107,6 +107,10 @@ def lab(tmp_path):
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
     places = "CONFIG_DIR DATA_DIR RUNTIME_DIR".split()
+    settings = tmp_path / "CONFIG_DIR" / "labconfig"
+    settings.mkdir(parents=True)
+    news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    (settings / "page_config.json").write_text(json.dumps(news), encoding="utf-8")
     environment = os.environ | {
         **{f"JUPYTER_{place}": str(tmp_path / place) for place in places},
         "JUPYTERLAB_SETTINGS_DIR": str(tmp_path / "settings"),
@@ -126,9 +130,8 @@ def lab(tmp_path):
         "--ServerApp.port_retries=0",
         f"--ServerApp.root_dir={folder}",
         f"--IdentityProvider.token={token}",
-        # Neither updates, nor news, nor extensions are asked for on the network.
+        # Neither updates nor extensions are looked for on the network.
         "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.news_url=",
         "--LabApp.extension_manager=readonly",
     ]
     log = tmp_path / "lab.log"
@@ -168,10 +171,11 @@ def _wait_for_server(address, server, log):
 @pytest.fixture
 def page():
     """Give a page that reaches nothing but loopback, and tells what it tried."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
     with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=SWITCHES)
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(PATIENCE_MS)
+        page.set_default_timeout(90_000)
         page.refused = []
 
         def route(route):
@@ -183,14 +187,16 @@ def page():
 
         page.route(re.compile("^(http|ws)"), route)
         yield page
+        page.screenshot(path=PICTURES / "last.png")
         browser.close()
 
 
 def test_stop_ends_the_run_and_resume_goes_on(lab, page):
     address, folder = lab
     run_file = folder / "run" / "run.json"
-    PICTURES.mkdir(parents=True, exist_ok=True)
     page.goto(address)
+    # Before its kernel is there, JupyterLab would ask which one to take.
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Run All Cells", exact=True).click()
 
