@@ -2,7 +2,6 @@
 
 import inspect
 import os
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +75,6 @@ def begin(number: str, profile: str | None = None) -> RunConfig:
 
     logging.disable_progress_bar()
     set_seed(0)
-    random.seed(0)
     store.write_json(_log_file(number), {"checks": {}, "headline": ""})
     return RunConfig.for_profile(profile)
 
