@@ -40,6 +40,7 @@ STATES: dict[str, tuple[str, set[str]]] = {
     "failed": ("Failed", {"Start"}),
 }
 """What each state is called, and the buttons that do something in it."""
+LOSSES = {"Training loss": "loss", "Validation loss": "validation_loss"}
 Curves = dict[str, list[tuple[float, float]]]
 
 
@@ -73,16 +74,18 @@ class TrainingPanel(widgets.VBox):
         self._error, self._thread = None, None
         self._busy = self._stopping = False
         self._lock = threading.RLock()  # the kernel's thread shows, and ours does
-        self._drawn, self._drawn_at, self._cost = {}, -math.inf, 0.0
+        self._drawn, self._drawn_at, self._cost = None, -math.inf, 0.0
 
         # Sizes are fixed, so that nothing jumps while the numbers change.
         def size(width: str, height: str | None = None) -> widgets.Layout:
-            return widgets.Layout(width=width, min_height=height)
+            return widgets.Layout(
+                width=width, min_height=height, margin="2px 8px 2px 2px"
+            )
 
         def row(*children: widgets.Widget) -> widgets.HBox:
             return widgets.HBox(children, layout=widgets.Layout(flex_flow="row wrap"))
 
-        field = {"layout": size("225px"), "style": {"description_width": "105px"}}
+        field = {"layout": size("210px"), "style": {"description_width": "initial"}}
         names = list(PRESETS)
         self.preset = widgets.Dropdown(options=names, description="Preset", **field)
         self.knobs = {
@@ -96,7 +99,10 @@ class TrainingPanel(widgets.VBox):
         }
         self.note = widgets.HTML(layout=size("100%", "32px"))
         self.message = widgets.HTML(layout=size("100%", "32px"))
-        self.image = widgets.Image(value=draw_curves({}, 0), width=640, height=300)
+        nothing = {label: [] for label in LOSSES}
+        self.image = widgets.Image(
+            value=_draw_curves(nothing, 0), width=640, height=300
+        )
         self.numbers = widgets.HTML(layout=size("280px"))
         self._take_preset()
         super().__init__(
@@ -118,13 +124,27 @@ class TrainingPanel(widgets.VBox):
 
     @property
     def value(self) -> RunConfig:
-        """Give the settings as the controls stand; ValueError when they contradict."""
+        """
+        Give the settings as the controls stand.
+
+        Returns
+        -------
+        RunConfig
+            Checked; a contradiction raises ValueError, and is shown in the panel.
+        """
         knobs = {name: knob.value for name, knob in self.knobs.items()}
         return self._given.change(**(self._preset_changes() | knobs))
 
     @property
     def state(self) -> str:
-        """Give the word for what goes on: a key of `STATES`."""
+        """
+        Say what goes on.
+
+        Returns
+        -------
+        str
+            A key of `STATES`.
+        """
         progress = self.run.progress if self.run else None
         if not self._busy:
             return "failed" if self._error else progress.status if progress else "new"
@@ -163,10 +183,15 @@ class TrainingPanel(widgets.VBox):
 
     def wait(self) -> "Progress":
         """
-        Wait for the end of the run and give its progress; raises what made it fail.
+        Block until the run has ended.
 
         While a cell waits no button is heard: so a run not yet started is started, a
         paused one goes on, and interrupting the cell stops the run.
+
+        Returns
+        -------
+        training.Progress
+            How far it came; what made a run fail is raised instead.
         """
         if self.state == "new":
             self.start()
@@ -233,7 +258,7 @@ class TrainingPanel(widgets.VBox):
                     enabled = enabled - {"Resume"}
                     note += ". To resume, set back what the stopped run had"
             except ValueError as error:
-                note, enabled = str(error), enabled - {"Start"}
+                note, enabled = str(error), enabled - {"Start", "Resume"}
             if self._error:
                 reason = f"{type(self._error).__name__}: {self._error}"
                 message += ", " + textwrap.shorten(reason, 300, placeholder=" ...")
@@ -250,7 +275,7 @@ class TrainingPanel(widgets.VBox):
         if self.run and now - self._drawn_at >= max(TICK_S, rest):
             curves = _pick_losses(self.run.progress)
             if curves != self._drawn:
-                self.image.value = draw_curves(curves, self.run.progress.n_steps)
+                self.image.value = _draw_curves(curves, self.run.progress.n_steps)
                 self._drawn, self._drawn_at = curves, now
                 self._cost = time.monotonic() - now
 
@@ -258,8 +283,7 @@ class TrainingPanel(widgets.VBox):
 def _describe(given: RunConfig, value: RunConfig) -> str:
     """Say which settings differ from those given, and which has no effect."""
     old, new = given.to_dict(), value.to_dict()
-    changed = [name for name in old if old[name] != new[name]]
-    changes = [f"{name} {old[name]} → {new[name]}" for name in changed]
+    changes = [f"{n} {old[n]} → {new[n]}" for n in old if old[n] != new[n]]
     text = "Changed: " + ", ".join(changes) if changes else "Settings as given"
     if value.max_steps > 0:
         text += f". max_steps {value.max_steps} sets the length, epochs do not"
@@ -269,17 +293,15 @@ def _describe(given: RunConfig, value: RunConfig) -> str:
 def _pick_losses(progress: "Progress") -> Curves:
     """Give, by label, the steps at which each loss was measured, and the losses."""
     history = list(progress.history)  # the run goes on adding to it
-    names = {"Training loss": "loss", "Validation loss": "validation_loss"}
     return {
         label: [(row["step"], row[name]) for row in history if name in row]
-        for label, name in names.items()
+        for label, name in LOSSES.items()
     }
 
 
 def _tabulate(progress: "Progress | None") -> str:
     """Give how far a run is as an HTML table, with a dash for what is not known."""
-    names = ("Step", "Training loss", "Validation loss", "Speed", "Time left")
-    rows = dict.fromkeys(names, "–")
+    rows = dict.fromkeys(("Step", *LOSSES, "Speed", "Time left"), "–")
     if progress and progress.n_steps:
         # On resume, `progress.step` is 0 until a step is done; the history is kept.
         step = progress.history[-1]["step"] if progress.history else 0
@@ -291,40 +313,26 @@ def _tabulate(progress: "Progress | None") -> str:
         if math.isfinite(progress.seconds_left):
             minutes, seconds = divmod(round(progress.seconds_left), 60)
             rows["Time left"] = f"{minutes} min {seconds:02} s"
-    cell = '<tr><th scope="row" align="left">{}</th><td align="right">{}</td></tr>'
-    lines = "".join(cell.format(*row) for row in rows.items())
+    line = '<tr><th scope="row" align="left">{}</th><td align="right">{}</td></tr>'
+    lines = "".join(line.format(*row) for row in rows.items())
     style = "width:100%;font-variant-numeric:tabular-nums"
     return f'<table style="{style}">{lines}</table>'
 
 
-def draw_curves(curves: Curves, n_steps: int) -> bytes:
-    """
-    Draw losses over the steps, as a PNG of 960 x 450 pixels whatever is in it.
-
-    Parameters
-    ----------
-    curves : dict
-        Steps and losses of training, then of validation, by label.
-    n_steps : int
-        Steps of the whole run: the width of the axis, so that it does not move.
-
-    Returns
-    -------
-    bytes
-        The PNG.
-    """
+def _draw_curves(curves: Curves, n_steps: int) -> bytes:
+    """Draw the losses as a PNG of 960 x 450 pixels, `n_steps` wide from the start."""
     figure = Figure(figsize=(6.4, 3.0), dpi=150)
     axes = figure.add_axes((0.09, 0.16, 0.88, 0.8))
     styles = ({"color": BLUE, "lw": 1}, {"color": ORANGE, "lw": 2, "marker": "o"})
-    for (label, points), style in zip(curves.items(), styles, strict=False):
+    for (label, points), style in zip(curves.items(), styles, strict=True):
         steps, losses = zip(*points, strict=True) if points else ((), ())
         axes.plot(steps, losses, label=label, **style)
     top = max((loss for points in curves.values() for _, loss in points), default=1)
     axes.set(xlim=(0, n_steps or 1), ylim=(0, 1.08 * top))
     axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
+    axes.yaxis.set_label_coords(-0.07, 0.5)  # wherever the numbers on the axis end
     axes.grid(alpha=0.3)
-    if curves:
-        axes.legend(loc="upper right")
+    axes.legend(loc="upper right")
     png = io.BytesIO()
     FigureCanvasAgg(figure).print_png(png)
     return png.getvalue()

@@ -45,7 +45,9 @@ def list_points(seed=0):
     # Nothing is removed before the third save.
     steps = range(6, N_STEPS, 2)
     stages = rng.sample(STAGES, len(steps))
-    points += [f"save {step} {stage}" for step, stage in zip(steps, stages, strict=True)]
+    points += [
+        f"save {step} {stage}" for step, stage in zip(steps, stages, strict=True)
+    ]
     points.append(f"end {N_STEPS} adapter in place")
     return sorted(points, key=lambda point: int(point.split()[1]))
 
@@ -72,7 +74,9 @@ def work(folder, point):
     )
     tokenizer = models.load_tokenizer(config)
     rows = [
-        encode_example(make_example(f"Say it {n} times. " * n, f"It {n}. " * n), tokenizer)
+        encode_example(
+            make_example(f"Say it {n} times. " * n, f"It {n}. " * n), tokenizer
+        )
         for n in range(1, 8)
     ]
     checkpoint = training.find_checkpoint(folder)
@@ -105,7 +109,11 @@ def stand_still_at(point):
 
     def after_writing(path):
         path = Path(path)
-        if kind == "save" and path.name == wanted and path.parts[-3:-1] == in_save.parts:
+        if (
+            kind == "save"
+            and path.name == wanted
+            and path.parts[-3:-1] == in_save.parts
+        ):
             if stage != wanted:
                 os.truncate(path, path.stat().st_size // 2)
             stand_still()

@@ -82,18 +82,18 @@ def test_a_batch_of_pre_training_hangs_on_its_step_alone(tokenizer):
 
 
 @pytest.fixture
-def keys(monkeypatch):
-    """The keys of all items that went into what is drawn, those within others too."""
+def made(monkeypatch):
+    """All items made, those within others too: (key, what was said)."""
     seen = []
 
     def watch(name, maker):
-        def made(rng, held_out):
+        def make(rng, held_out):
             key, messages = maker(rng, held_out)
-            seen.append((name, key))
+            seen.append((key, [message["content"] for message in messages]))
             return key, messages
 
-        made.__name__ = name
-        return made
+        make.__name__ = name
+        return make
 
     for name, maker in MAKERS.items():
         monkeypatch.setattr(abilities, name, watch(name, maker))
@@ -105,22 +105,24 @@ PROBED = {maker.__name__ for makers in abilities.ABILITIES.values() for maker in
 
 @pytest.mark.parametrize(
     ("name", "held_out"),
-    [(name, False) for name in sorted(MAKERS)] + [(name, True) for name in sorted(PROBED)],
+    [(name, False) for name in sorted(MAKERS)]
+    + [(name, True) for name in sorted(PROBED)],
 )
-def test_training_and_probes_share_no_item(name, held_out, keys):
-    def maker(rng, is_held_out):
-        keys.clear()  # what was made for a draw that is thrown away does not count
-        return getattr(abilities, name)(rng, is_held_out)
-
+def test_training_and_probes_share_no_item(name, held_out, made):
     rng = random.Random(0)
     for _ in range(150):
-        abilities.draw(maker, rng, held_out)
-        items = [key for _, key in keys if key]
-        assert [abilities.is_held_out(key) for key in items] == [held_out] * len(items)
+        made.clear()
+        drawn = abilities.draw(getattr(abilities, name), rng, held_out)
+        text = "\n".join(message["content"] for message in drawn)
+        # What was made and thrown away again stands nowhere in it.
+        keys = [key for key, said in made if key and all(part in text for part in said)]
+        assert [abilities.is_held_out(key) for key in keys] == [held_out] * len(keys)
 
 
 def test_one_item_in_ten_is_held_out():
-    share = sum(abilities.is_held_out(f"add {a} {b}") for a in range(99) for b in range(99))
+    share = sum(
+        abilities.is_held_out(f"add {a} {b}") for a in range(99) for b in range(99)
+    )
     assert 0.08 < share / 99**2 < 0.12
     assert not abilities.is_held_out("")
 
@@ -248,7 +250,9 @@ def test_the_working_out_is_right_by_hand(prompt, answer):
 
 
 def test_facts_are_the_real_ones():
-    facts = {(relation, subject): answer for relation, subject, answer in abilities.FACTS}
+    facts = {
+        (relation, subject): answer for relation, subject, answer in abilities.FACTS
+    }
     assert facts["capital", "Portugal"] == "Lisbon"
     assert facts["country", "Lisbon"] == "Portugal"
     assert facts["currency", "Japan"] == "yen"

@@ -23,7 +23,10 @@ def list_public_functions():
     for path in MODULES:
         module = importlib.import_module(name_module(path))
         for name, thing in vars(module).items():
-            if name.startswith("_") or getattr(thing, "__module__", "") != module.__name__:
+            if (
+                name.startswith("_")
+                or getattr(thing, "__module__", "") != module.__name__
+            ):
                 continue
             if inspect.isfunction(thing):
                 found[f"{module.__name__}.{name}"] = thing

@@ -67,6 +67,7 @@ def reciter(tiny_model, tokenizer):
 
     def make(chain):
         model = tiny_model(tie_word_embeddings=False)
+        model.generation_config.eos_token_id = None  # the tokenizer has the say
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "o_proj" in name or "down_proj" in name or "lm_head" in name:

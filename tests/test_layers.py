@@ -22,7 +22,15 @@ SHARED = {
     "models": {"training", "generation", "leakage", "deployment"},
     "tokens": {"generation"},
 }
-HEAVY = {"torch", "transformers", "peft", "trl", "bitsandbytes", "datasets", "accelerate"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "peft",
+    "trl",
+    "bitsandbytes",
+    "datasets",
+    "accelerate",
+}
 LIMIT = 200  # lines of code a module
 
 

@@ -68,7 +68,9 @@ def test_the_same_seed_gives_the_same_random_model(wren_config):
     assert not torch.equal(weights[0], weights[2])
 
 
-def test_a_tokenizer_without_a_chat_template_is_refused(tokenizer, wren_config, tmp_path):
+def test_a_tokenizer_without_a_chat_template_is_refused(
+    tokenizer, wren_config, tmp_path
+):
     plain = copy.deepcopy(tokenizer)
     plain.chat_template = None
     plain.save_pretrained(tmp_path)
@@ -115,7 +117,9 @@ def test_only_the_adapter_is_trained_and_in_float32(tiny_model, wren_config):
 def test_layers_are_chosen_by_name(tiny_model, wren_config):
     config = wren_config.change(target_modules=("q_proj", "v_proj"))
     model = models.attach_adapter(tiny_model(), config)
-    names = {n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, LoraLayer)}
+    names = {
+        n.split(".")[-1] for n, m in model.named_modules() if isinstance(m, LoraLayer)
+    }
     assert names == {"q_proj", "v_proj"}
 
 
@@ -216,7 +220,12 @@ def test_training_sets_the_guard_on_a_model_loaded_elsewhere(
         patch.setattr(models, "keep_gradients_right", lambda model: None)
         model = load_quietly(wren_config)
     training.fine_tune(
-        model, tokenizer, five_rows, [], wren_config.change(max_steps=1), tmp_path / "run"
+        model,
+        tokenizer,
+        five_rows,
+        [],
+        wren_config.change(max_steps=1),
+        tmp_path / "run",
     )
     guarded = [
         module.support_avx512bf16_for_cpu

@@ -234,6 +234,8 @@ def test_a_stopped_run_is_resumed_with_its_own_settings_only(panel, run):
     panel.knobs["r"].value = 4
     assert enabled(panel) == {"Start"}
     assert "To resume, set back" in panel.note.value
+    panel.knobs["r"].value = -1
+    assert enabled(panel) == set()
     panel.knobs["r"].value = CONFIG.r
     assert enabled(panel) == {"Start", "Resume"}
 
@@ -299,8 +301,8 @@ def test_an_error_is_one_escaped_sentence_and_wait_raises_it(panel, run):
     with pytest.raises(OSError, match="no <b>disk</b>"):
         panel.wait()
     assert panel.message.value == (
-        '<b role="status">Failed, OSError: no &lt;b&gt;disk&lt;/b&gt; left &amp; none to '
-        "come</b>"
+        '<b role="status">Failed, OSError: no &lt;b&gt;disk&lt;/b&gt; '
+        "left &amp; none to come</b>"
     )
     assert enabled(panel) == {"Start"}
 
@@ -390,7 +392,7 @@ def test_the_curve_is_drawn_four_times_a_second_at_most(
     panel = TrainingPanel(CONFIG, lambda config: run)
     monkeypatch.setattr(panels, "TICK_S", 0.25)
     monkeypatch.setattr(panels, "time", clock)
-    monkeypatch.setattr(panels, "draw_curves", draw)
+    monkeypatch.setattr(panels, "_draw_curves", draw)
     monkeypatch.setattr(run, "wait", wait)
     run.progress.n_steps = 101
     panel.wait()
@@ -402,7 +404,7 @@ def test_the_curve_is_drawn_four_times_a_second_at_most(
 
 def test_an_unchanged_curve_is_not_drawn_again(panel, run, monkeypatch):
     drawn = []
-    monkeypatch.setattr(panels, "draw_curves", lambda *args: drawn.append(args) or b"")
+    monkeypatch.setattr(panels, "_draw_curves", lambda *args: drawn.append(args) or b"")
     click(panel, "Start", becomes="running")
     run.step(0.5)
     until(lambda: drawn and drawn[-1][0]["Training loss"] == [(1, 0.5)])
@@ -415,14 +417,16 @@ def test_an_unchanged_curve_is_not_drawn_again(panel, run, monkeypatch):
 @pytest.mark.parametrize(
     "curves",
     [
-        {},
         {"Training loss": [], "Validation loss": []},
         {"Training loss": [(1, 123456.0)], "Validation loss": []},
-        {"Training loss": [(s, 1 / s) for s in range(1, 500)], "Validation loss": [(9, 2)]},
+        {
+            "Training loss": [(s, 1 / s) for s in range(1, 500)],
+            "Validation loss": [(9, 2)],
+        },
     ],
 )
 def test_every_drawing_has_one_size(curves):
-    png = panels.draw_curves(curves, n_steps=500)
+    png = panels._draw_curves(curves, n_steps=500)
     assert png[:4] == b"\x89PNG"
     assert struct.unpack(">II", png[16:24]) == (960, 450)
 

@@ -70,8 +70,12 @@ def test_a_group_may_be_called_nought_or_nothing():
 
 def test_a_part_that_would_stay_empty_is_refused_by_name():
     rows = [{"incident": i} for i in range(3)]
-    with pytest.raises(ValueError, match="validation would be empty: there are 3 groups"):
-        split_by_group(rows, "incident", {"train": 0.9, "validation": 0.05, "test": 0.05})
+    with pytest.raises(
+        ValueError, match="validation would be empty: there are 3 groups"
+    ):
+        split_by_group(
+            rows, "incident", {"train": 0.9, "validation": 0.05, "test": 0.05}
+        )
 
 
 def write_reviewed(folder, truth):

@@ -23,9 +23,7 @@ def test_equal_originals_share_a_number_and_others_get_the_next():
         find(text, "Ana", "PERSON", 1),
         find(text, "Cy", "PERSON"),
     ]
-    wanted = (
-        "[PERSON_1] met [PERSON_2]; [PERSON_2] called [PERSON_1] and [PERSON_3]."
-    )
+    wanted = "[PERSON_1] met [PERSON_2]; [PERSON_2] called [PERSON_1] and [PERSON_3]."
     assert replace_spans(text, spans) == wanted
     assert replace_spans(text, spans[::-1]) == wanted  # numbers go by place
 
@@ -94,7 +92,9 @@ def test_no_span_leaves_the_text_as_it_is():
 
 
 def test_spans_may_come_from_a_generator():
-    assert replace_spans("Ana", (Span(0, 3, "PERSON") for _ in range(1))) == "[PERSON_1]"
+    assert (
+        replace_spans("Ana", (Span(0, 3, "PERSON") for _ in range(1))) == "[PERSON_1]"
+    )
 
 
 @pytest.mark.parametrize(("start", "end"), [(0, 4), (-1, 2), (2, 2), (2, 1), (5, 6)])

@@ -75,7 +75,10 @@ def test_a_sound_example_has_no_fault(messages):
         ({"messages": ["Hi", say("assistant")]}, "message 1 has no known role"),
         ({"messages": [say("user"), say("bot")]}, "message 2 has no known role"),
         ({"messages": [say(None), say("assistant")]}, "message 1 has no known role"),
-        ({"messages": [say(["user"]), say("assistant")]}, "message 1 has no known role"),
+        (
+            {"messages": [say(["user"]), say("assistant")]},
+            "message 1 has no known role",
+        ),
         ({"messages": [{"role": "user"}, say("assistant")]}, "message 1 has no text"),
         ({"messages": [say("user"), say("assistant", 4)]}, "message 2 has no text"),
         ({"messages": [say("user"), say("assistant", None)]}, "message 2 has no text"),

@@ -148,7 +148,9 @@ def test_mcnemar_stands_more_pairs_than_a_float_can_count():
     assert compare_mcnemar([False, True] * 600, [True, False] * 600) == 1.0
 
 
-@pytest.mark.parametrize("compare", [compare_mcnemar, lambda a, b: compare_paired("", a, b)])
+@pytest.mark.parametrize(
+    "compare", [compare_mcnemar, lambda a, b: compare_paired("", a, b)]
+)
 def test_unequal_numbers_of_items_are_refused(compare):
     with pytest.raises(ValueError, match="shorter"):
         compare([True, False], [True])

@@ -111,7 +111,12 @@ def test_a_missing_file_is_named(tmp_path):
 SOUND = [
     {"text": "Zoë saw 10.0.0.5", "n": 3, "spans": [{"start": 0, "end": 3}]},
     {"text": "line\nbreak \u2028 🙂 \x7f", "x": -0.0, "y": 1e-320, "big": 10**40},
-    {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+    {
+        "messages": [
+            {"role": "user", "content": "a"},
+            {"role": "assistant", "content": "b"},
+        ]
+    },
     {"": None, "t": True, "list": [[], {}, "", [1.5, "\\u0000"]]},
 ]
 
@@ -149,7 +154,9 @@ def damage_line(rng, line):
             line + b"\r\r",
             b" \t\x0b\x0c\r",
             b"",
-            line.decode().encode(rng.choice(["latin-1", "cp1252", "utf-16"]), "replace"),
+            line.decode().encode(
+                rng.choice(["latin-1", "cp1252", "utf-16"]), "replace"
+            ),
         ]
     )
 
@@ -423,7 +430,9 @@ def test_the_peak_of_memory_grows_with_what_is_held():
     )
     # On Linux a process begins with the peak of the one that started it, so a small one
     # stands between.
-    between = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {measure!r}])"
+    between = (
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {measure!r}])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", between], cwd=ROOT, capture_output=True, check=True
     )

@@ -239,7 +239,9 @@ def test_an_end_token_unsupervised_in_an_earlier_turn_is_found(
     five_rows, five_examples, tokenizer
 ):
     row = five_rows[3]  # of two turns
-    ends = [i for i, label in enumerate(row["labels"]) if label == tokenizer.eos_token_id]
+    ends = [
+        i for i, label in enumerate(row["labels"]) if label == tokenizer.eos_token_id
+    ]
     row["labels"][ends[0]] = IGNORE_INDEX
     assert name_problems(five_rows, five_examples, tokenizer) == [
         "end token unsupervised"

@@ -78,7 +78,9 @@ TWO_ROWS = [
 
 
 @pytest.mark.parametrize("attention", [None, "sdpa", "eager"])
-def test_rows_are_padded_on_the_left_and_padding_is_out_of_the_loss(attention, tokenizer):
+def test_rows_are_padded_on_the_left_and_padding_is_out_of_the_loss(
+    attention, tokenizer
+):
     batch = make_collator(tokenizer, attention)([dict(row) for row in TWO_ROWS])
     pad = tokenizer.pad_token_id
     assert batch["input_ids"].tolist() == [[1, 4, 50], [pad, 1, 60]]
@@ -87,7 +89,9 @@ def test_rows_are_padded_on_the_left_and_padding_is_out_of_the_loss(attention, t
 
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
-def test_rows_are_joined_end_to_end_where_attention_keeps_them_apart(attention, tokenizer):
+def test_rows_are_joined_end_to_end_where_attention_keeps_them_apart(
+    attention, tokenizer
+):
     collate = make_collator(tokenizer, attention)
     assert isinstance(collate, DataCollatorWithFlattening)
     batch = collate([dict(row) for row in TWO_ROWS])
@@ -123,7 +127,9 @@ class Biased(torch.nn.Module):
         assert not self.training
         wanted = labels[:, 1:].flatten()
         loss = torch.nn.functional.cross_entropy(
-            self.logits.float().expand(len(wanted), 8), wanted, ignore_index=IGNORE_INDEX
+            self.logits.float().expand(len(wanted), 8),
+            wanted,
+            ignore_index=IGNORE_INDEX,
         )
         return SimpleNamespace(loss=loss)
 
@@ -258,13 +264,18 @@ def test_measuring_the_validation_loss_leaves_the_training_as_it_is(make_run):
     assert first == without == often
 
 
-def test_training_again_from_the_start_gives_the_same_adapter(make_run, tmp_path):
-    # A learner runs the training cell a second time, on the model of the cell before.
+def test_a_trained_model_is_not_trained_on_as_if_it_were_new(make_run, tmp_path):
+    # A learner runs the training cell a second time, on the model of the cell before:
+    # it would go on from the trained weights and say that it had begun afresh.
     run = make_run()
     run.start().wait()
-    first = adapter_bytes(run)
-    run.start().wait()
-    assert adapter_bytes(run) == first
+    kept = adapter_bytes(run)
+    with pytest.raises(RuntimeError, match="trained already"):
+        run.start()
+    again = Run(run.model, run.tokenizer, run.train, [], run.config, tmp_path / "other")
+    with pytest.raises(RuntimeError, match="trained already"):
+        again.start()
+    assert adapter_bytes(run) == kept
 
 
 def test_nothing_to_train_on_is_refused(make_run):
@@ -272,9 +283,13 @@ def test_nothing_to_train_on_is_refused(make_run):
         make_run(train=[])
 
 
-def test_a_whole_model_can_be_trained_too(tiny_model, tokenizer, five_rows, small, tmp_path):
+def test_a_whole_model_can_be_trained_too(
+    tiny_model, tokenizer, five_rows, small, tmp_path
+):
     before = tiny_model().state_dict()
-    progress = fine_tune(tiny_model(), tokenizer, five_rows, [], small, tmp_path / "run")
+    progress = fine_tune(
+        tiny_model(), tokenizer, five_rows, [], small, tmp_path / "run"
+    )
     assert progress.status == "finished"
     saved = load_file(tmp_path / "run" / "adapter" / "model.safetensors")
     name = "model.layers.0.mlp.up_proj.weight"
@@ -440,6 +455,24 @@ def test_steps_that_a_resumed_run_takes_again_are_told_once(make_run, monkeypatc
     assert [row["step"] for row in progress.history] == [1, 2, 3, 4, 5, 6]
 
 
+def test_the_time_left_goes_by_the_steps_since_this_start(make_run, monkeypatch):
+    run = make_run()
+    stop_after(run, 3)
+    seen = {}
+    begin = training._Listener.on_step_begin
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        progress = self.run.progress
+        seen[progress.step] = (progress.seconds_left, progress.seconds)
+        return begin(self, args, state, control, **kwargs)
+
+    monkeypatch.setattr(training._Listener, "on_step_begin", on_step_begin)
+    run.start(resume=True).wait()
+    # Before step 5: one step done since the resumption, two of the six to come.
+    left, seconds = seen[4]
+    assert left == pytest.approx(2 * seconds)
+
+
 def test_resuming_with_other_settings_is_refused_by_name(make_run):
     stop_after(make_run(), 2)
     for changes in ({"learning_rate": 2e-2}, {"target_modules": ("q_proj",)}):
@@ -561,11 +594,15 @@ def test_a_saved_adapter_that_is_not_the_trained_one_is_told(make_run, five_rows
 
 
 @pytest.mark.parametrize("is_training", [True, False])
-def test_proving_an_adapter_leaves_the_model_as_it_was(is_training, make_run, five_rows):
+def test_proving_an_adapter_leaves_the_model_as_it_was(
+    is_training, make_run, five_rows
+):
     run = make_run()
     run.start().wait()
     model = run.model.train(is_training)
-    before = {n: (p.detach().clone(), p.requires_grad) for n, p in model.named_parameters()}
+    before = {
+        n: (p.detach().clone(), p.requires_grad) for n, p in model.named_parameters()
+    }
     effect = prove_adapter(model, run.folder / "adapter", five_rows[0])
     assert effect == run.progress.effect
     after = dict(model.named_parameters())

@@ -29,14 +29,15 @@ PROBES = ROOT / "data" / "probes"
 RUN = ROOT / "runs" / "wren"
 
 SEED = 20260801
-N_STEPS = 2_200
-LATE_FROM_STEP = 1_500  # see LATE_SHARES
+MAIN_STEPS, N_STEPS = 2_200, 2_700  # one round, then a second, shorter one
+LATE_FROM_STEP = 1_500
 TOKENS_PER_STEP = 8_192
 SHORT_ROW, LONG_ROW = 256, 768  # tokens
 PROMPT_WEIGHT = 0.1
 PROMPT_SHARE = 0.2  # of the prompt tokens, drawn at random, enter the loss
 MUON_LR, ADAMW_LR = 0.02, 3e-3
 WARM_UP_STEPS, DECAY_SHARE = 60, 0.45
+SECOND_PEAK = 0.6  # of the learning rates, in the second round
 CHECKPOINT_EVERY = 100  # steps
 N_PROBES = 240  # per ability
 
@@ -142,7 +143,7 @@ def make_batch(
     rows: list[tuple[list[int], list[float]]] = [([], []) for _ in range(n_rows)]
     misses = 0
     while misses < 12:
-        messages = abilities.draw_training(rng, is_late=step >= LATE_FROM_STEP)
+        messages = abilities.draw_training(rng, shares_at(step))
         n_chars = sum(len(message["content"]) for message in messages)
         if (n_chars > 450) != (length == LONG_ROW):
             continue
@@ -169,10 +170,20 @@ def make_batch(
     return batch_ids, batch_weights
 
 
+def shares_at(step: int) -> dict[abilities.Maker, float]:
+    """Give the shares of the training examples at `step`."""
+    if step < LATE_FROM_STEP:
+        return abilities.SHARES
+    return abilities.LATE_SHARES if step < MAIN_STEPS else abilities.LAST_SHARES
+
+
 def rate_at(step: int) -> float:
-    """Give the share of the peak learning rate at `step`: warm-up, flat, decay."""
-    decay_steps = N_STEPS * DECAY_SHARE
-    return min(1.0, (step + 1) / WARM_UP_STEPS, (N_STEPS - step) / decay_steps)
+    """Give the share of the peak rates: warm-up, flat, decay, and again, lower."""
+    if step < MAIN_STEPS:
+        decay_steps = MAIN_STEPS * DECAY_SHARE
+        return min(1.0, (step + 1) / WARM_UP_STEPS, (MAIN_STEPS - step) / decay_steps)
+    warm_up = min(1.0, (step + 1 - MAIN_STEPS) / WARM_UP_STEPS)
+    return SECOND_PEAK * warm_up * (N_STEPS - step) / (N_STEPS - MAIN_STEPS)
 
 
 def pretrain() -> None:

@@ -26,10 +26,16 @@ CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
     None,
 )
-SWITCHES = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
-    "--disable-background-networking --disable-component-update --disable-sync"
-).split()
+SWITCHES = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 pytestmark = [
     pytest.mark.browser,
@@ -45,7 +51,7 @@ from ftlib.schema import make_example
 config = RunConfig.for_profile("laptop", max_steps=400, eval_steps=20)
 tokenizer = models.load_tokenizer(config)
 rows = [
-    tokens.encode_example(make_example(f"Alert {n}: what now?", f"close {n}"), tokenizer)
+    tokens.encode_example(make_example(f"What of alert {n}?", f"close {n}"), tokenizer)
     for n in range(60)
 ]
 """,
@@ -106,10 +112,12 @@ def lab(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    places = "CONFIG_DIR DATA_DIR RUNTIME_DIR".split()
+    places = ["CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR"]
     settings = tmp_path / "CONFIG_DIR" / "labconfig"
     settings.mkdir(parents=True)
-    news = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+    news = {
+        "disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}
+    }
     (settings / "page_config.json").write_text(json.dumps(news), encoding="utf-8")
     environment = os.environ | {
         **{f"JUPYTER_{place}": str(tmp_path / place) for place in places},
@@ -120,7 +128,9 @@ def lab(tmp_path):
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "DO_NOT_TRACK": "1",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join(
+            [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+        ),
     }
     options = [
         "--no-browser",
@@ -258,8 +268,11 @@ def test_stop_ends_the_run_and_resume_goes_on(lab, page):
     record = json.loads(run_file.read_text("utf-8"))
     seen = page.evaluate("window.seen")
     end_s = ended_at - seen["click"] / 1000
-    shown_s = (seen["Stopped,"[:-1]] - seen["click"]) / 1000
-    print(f"\nStop: the run ended after {end_s:.3f} s, shown after {shown_s:.3f} s")
+    shown_s = (seen["Stopped"] - seen["click"]) / 1000
+    print(
+        f"\nStop: the run ended after {end_s:.3f} s, shown after {shown_s:.3f} s; "
+        f"it trained at {record['tokens_per_s']} tokens/s"
+    )
     assert record["status"] == "stopped"
     stopped_at = record["steps"]
     assert (folder / f"run/checkpoints/checkpoint-{stopped_at}/complete").exists()

@@ -32,7 +32,10 @@ def _watch(event, arguments):
         return
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         target = _find_target(*arguments[:2])
-    elif event in ("socket.getaddrinfo", "socket.gethostbyname") or event == "socket.gethostbyaddr":
+    elif (
+        event in ("socket.getaddrinfo", "socket.gethostbyname")
+        or event == "socket.gethostbyaddr"
+    ):
         target = arguments[0]
     elif event == "socket.getnameinfo":
         target = arguments[0][0]
