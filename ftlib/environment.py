@@ -93,8 +93,6 @@ def _check_4bit() -> dict[str, Any]:
         import torch
         from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-        from ftlib import models  # noqa: F401 - quietens bitsandbytes' import
-
         ones = torch.ones(64, 64)
         packed, state = quantize_4bit(ones, quant_type="nf4")
         works = torch.equal(dequantize_4bit(packed, state), ones)

@@ -1,6 +1,6 @@
 """Models: the base model of a run, in 4 bits where asked, and its adapter."""
 
-import logging
+import os
 from typing import Any
 
 import torch
@@ -14,9 +14,6 @@ from transformers import (
 )
 
 from ftlib.config import RunConfig
-
-# It advises to install `kernels`, which would ask the hub at every import.
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 
 def pick_device() -> torch.device:
@@ -151,3 +148,68 @@ def attach_adapter(model: PreTrainedModel, config: RunConfig) -> PeftModel:
 def load_adapter(config: RunConfig, folder: Any) -> PeftModel:
     """Load the base model of `config` with the saved adapter in `folder`."""
     return PeftModel.from_pretrained(load_base(config), folder)
+
+
+class NoEffectError(RuntimeError):
+    """A saved adapter that, loaded again, is not what was trained."""
+
+
+def prove_adapter(
+    model: PeftModel, folder: str | os.PathLike, row: dict[str, list[int]]
+) -> float:
+    """
+    Load a saved adapter beside the trained one and compare what they do.
+
+    Parameters
+    ----------
+    model : peft.PeftModel
+        The model with the trained adapter.
+    folder : path
+        Where the adapter was saved.
+    row : dict
+        ``input_ids`` of an example to compare on.
+
+    Returns
+    -------
+    float
+        The largest absolute change of a logit, base model against reloaded adapter.
+
+    Raises
+    ------
+    NoEffectError
+        When the reloaded adapter answers otherwise than the trained one, or as the
+        base model does.
+    """
+    trained = model.active_adapter
+    was_training = model.training
+    model.eval()
+
+    def logits() -> torch.Tensor:
+        ids = torch.tensor([row["input_ids"]], device=model.device)
+        with torch.no_grad(), torch.autocast(model.device.type, dtype=pick_dtype()):
+            return model(ids, use_cache=False).logits.float()
+
+    try:
+        before = logits()
+        with model.disable_adapter():
+            base = logits()
+        model.load_adapter(folder, "reloaded")
+        model.set_adapter("reloaded")
+        after = logits()
+    finally:
+        if "reloaded" in model.peft_config:
+            model.set_adapter(trained)
+            model.delete_adapter("reloaded")
+        model.train(was_training)
+    if not torch.equal(before, after):
+        raise NoEffectError(
+            "the saved adapter, loaded again, answers otherwise than the trained one: "
+            "save it again with PEFT's save_pretrained"
+        )
+    effect = float((after - base).abs().max())
+    if effect == 0:
+        raise NoEffectError(
+            "the adapter changes nothing: check that its weights were given gradients "
+            "and that the learning rate is above 0"
+        )
+    return effect

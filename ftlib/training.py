@@ -1,158 +1,24 @@
 """Training: one run in the background, that can be stopped, paused and resumed."""
 
-import hashlib
-import json
 import math
-import random
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import torch
 from peft import PeftModel
-from transformers import (
-    DataCollatorForSeq2Seq,
-    DataCollatorWithFlattening,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import PrinterCallback, TrainerCallback
 
+from ftlib.batches import Row, hash_rows, make_collator, measure_loss, plan_rows
 from ftlib.config import RunConfig
-from ftlib.models import keep_gradients_right, pick_dtype
-from ftlib.schema import IGNORE_INDEX
+from ftlib.models import keep_gradients_right, prove_adapter
 from ftlib.store import ADAPTER_FOLDER, RUN_FILE, read_json, record_run, write_json
+from ftlib.trainer import CheckedTrainer, make_arguments
 
-Row = dict[str, list[int]]
 COMPLETE = "complete"  # the file that marks a checkpoint as whole
-
-
-class NonFiniteLossError(RuntimeError):
-    """The loss became NaN or infinite; the batch that did it was saved."""
-
-
-class NoEffectError(RuntimeError):
-    """A saved adapter that, loaded again, is not what was trained."""
-
-
-def plan_rows(
-    lengths: Sequence[int], batch_size: int, n_rows: int, seed: int
-) -> list[int]:
-    """
-    Plan which row is trained on when, over all epochs, rows of like length together.
-
-    Parameters
-    ----------
-    lengths : sequence of int
-        Tokens in each row.
-    batch_size : int
-        Rows in a batch.
-    n_rows : int
-        Rows to train on in all, over as many epochs as that takes.
-    seed : int
-        Seed of the order.
-
-    Returns
-    -------
-    list of int, length n_rows
-        Indices of rows. Each comes once an epoch; the longest comes first, so that
-        what does not fit in memory fails at once.
-
-    Notes
-    -----
-    The whole order is fixed before the first step, so a resumed run goes on exactly
-    where it left off; a sampler that draws from the global generator does not.
-
-    Examples
-    --------
-    >>> plan_rows([3, 9, 5], batch_size=2, n_rows=3, seed=0)[0]
-    1
-    """
-    rng, plan = random.Random(seed), []
-    while len(plan) < n_rows:
-        order = list(range(len(lengths)))
-        rng.shuffle(order)
-        batches = []
-        for begin in range(0, len(order), 20 * batch_size):
-            chunk = order[begin : begin + 20 * batch_size]
-            chunk.sort(key=lambda i: -lengths[i])
-            batches += [
-                chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)
-            ]
-        rng.shuffle(batches)
-        if not plan:
-            batches.sort(key=lambda batch: -max(lengths[i] for i in batch))
-            first = batches.pop(0)
-            rng.shuffle(batches)
-            batches.insert(0, first)
-        plan += [i for batch in batches for i in batch]
-    return plan[:n_rows]
-
-
-def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
-    """
-    Give what joins rows to a batch: padding-free where attention allows it.
-
-    Flash attention takes rows end to end, with position ids that keep them apart.
-    Other kinds would pay for a mask as wide as the batch: rows are padded there,
-    which costs little as rows of like length come together.
-    """
-    if attention and attention.startswith("flash"):
-        return DataCollatorWithFlattening()
-    return DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
-
-
-def measure_loss(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[Row],
-    batch_size: int = 16,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> float:
-    """
-    Give the mean loss per supervised token, without training on it.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel or peft.PeftModel
-        The model to measure. Its train or eval mode is as before afterwards.
-    tokenizer : transformers tokenizer
-        For padding.
-    rows : sequence of dict
-        ``input_ids`` and ``labels`` of each example.
-    batch_size : int
-        Rows measured at once.
-    should_stop : callable
-        Asked before each batch; when it says yes, the result is NaN.
-
-    Returns
-    -------
-    float
-        In nats. Over all rows' tokens, not a mean of batch means.
-    """
-    collate = make_collator(tokenizer)
-    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
-    total, n_tokens = 0.0, 0
-    was_training = model.training
-    model.eval()
-    try:
-        for begin in range(0, len(rows), batch_size):
-            if should_stop():
-                return math.nan
-            batch = collate(rows[begin : begin + batch_size]).to(model.device)
-            n = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
-            device_type = model.device.type
-            with torch.no_grad(), torch.autocast(device_type, dtype=pick_dtype()):
-                total += float(model(**batch, use_cache=False).loss) * n
-            n_tokens += n
-    finally:
-        model.train(was_training)
-    return total / n_tokens
 
 
 @dataclass
@@ -162,6 +28,8 @@ class Progress:
     status: str = "new"
     """new, running, paused, stopped, finished or failed."""
     step: int = 0
+    first_step: int = 0
+    """The step this start began after: 0, or that of the checkpoint resumed."""
     n_steps: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
     """A row per step: step and loss; validation_loss where it was measured."""
@@ -181,8 +49,10 @@ class Progress:
     @property
     def seconds_left(self) -> float:
         """Give the time that the remaining steps will take at the speed so far."""
-        done = sum("loss" in row for row in self.history)
-        return (self.n_steps - self.step) * self.seconds / done if done else math.nan
+        done = self.step - self.first_step
+        if done <= 0:
+            return math.nan
+        return (self.n_steps - self.step) * self.seconds / done
 
 
 class Run:
@@ -257,8 +127,9 @@ class Run:
             before = self.folder.with_name(self.folder.name + ".before")
             shutil.rmtree(before, ignore_errors=True)
             self.folder.rename(before)
-        history = self.progress.history if checkpoint else []
-        self.progress = Progress(status="running", history=history)
+        kept = read_json(checkpoint / COMPLETE) if checkpoint else {"step": 0}
+        self.progress = Progress("running", kept["step"], kept["step"])
+        self.progress.history += kept.get("history", [])
         self._stop.clear()
         self._go.set()
         self._thread = threading.Thread(
@@ -276,12 +147,9 @@ class Run:
         """Ask the run to wait after the step under way."""
         if self.is_alive and not self._stop.is_set():
             self._go.clear()
-            self.progress.status = "paused"
 
     def unpause(self) -> None:
         """Let a paused run go on."""
-        if self.progress.status == "paused":
-            self.progress.status = "running"
         self._go.set()
 
     def wait(self, timeout_s: float | None = None) -> Progress:
@@ -298,7 +166,7 @@ class Run:
         changed = [
             name for name in now if _as_json(now[name]) != saved["config"].get(name)
         ]
-        if saved["train_sha256"] != _hash_rows(self.train):
+        if saved["train_sha256"] != hash_rows(self.train):
             changed.append("the training data")
         if changed:
             raise ValueError(
@@ -315,8 +183,8 @@ class Run:
                 self.config.to_dict(),
                 inputs=[weights] if weights.exists() else [],
                 facts={
-                    "train_sha256": _hash_rows(self.train),
-                    "validation_sha256": _hash_rows(self.validation),
+                    "train_sha256": hash_rows(self.train),
+                    "validation_sha256": hash_rows(self.validation),
                 },
             ) as record:
                 self._train(checkpoint)
@@ -328,7 +196,10 @@ class Run:
                     "status": progress.status,
                     "steps": progress.step,
                     "tokens_per_s": round(progress.tokens_per_s, 1),
-                    "adapter_effect": progress.effect,
+                    # JSON has no NaN.
+                    "adapter_effect": None
+                    if math.isnan(progress.effect)
+                    else progress.effect,
                     "history": progress.history,
                 }
         except BaseException as error:
@@ -352,31 +223,14 @@ class Run:
             progress.n_steps * rows_per_step,
             config.seed,
         )
-        dtype, on_cpu = pick_dtype(), self.model.device.type == "cpu"
         keep_gradients_right(self.model)
-        arguments = TrainingArguments(
-            output_dir=str(self.folder / "checkpoints"),
-            num_train_epochs=1,  # the plan holds all epochs already
-            train_sampling_strategy="sequential",
-            per_device_train_batch_size=config.per_device_train_batch_size,
-            gradient_accumulation_steps=config.gradient_accumulation_steps,
-            learning_rate=config.learning_rate,
-            lr_scheduler_type=config.lr_scheduler_type,
-            warmup_steps=min(config.warmup_steps, progress.n_steps // 10),
-            weight_decay=config.weight_decay,
-            seed=config.seed,
-            bf16=dtype == torch.bfloat16,
-            fp16=dtype == torch.float16,
-            use_cpu=on_cpu,
-            dataloader_pin_memory=not on_cpu,
-            logging_steps=1,
-            logging_nan_inf_filter=False,
-            save_steps=config.save_steps,
-            save_total_limit=2,
-            report_to="none",
-            disable_tqdm=True,
+        arguments = make_arguments(
+            config,
+            progress.n_steps,
+            self.folder / "checkpoints",
+            self.model.device.type,
         )
-        trainer = _CheckedTrainer(
+        trainer = CheckedTrainer(
             model=self.model,
             args=arguments,
             train_dataset=[self.train[i] for i in plan],
@@ -408,8 +262,11 @@ class _Listener(TrainerCallback):
         self.run, self.began, self.loss = run, 0.0, math.nan
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        while not self.run._go.wait(timeout=0.2):
-            pass
+        if not self.run._go.is_set():
+            # Set here alone, so that it can never overwrite how the run ended.
+            self.run.progress.status = "paused"
+            self.run._go.wait()
+            self.run.progress.status = "running"
         self.began = time.perf_counter()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -445,25 +302,8 @@ class _Listener(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        write_json(folder / COMPLETE, {"step": state.global_step})
-
-
-class _CheckedTrainer(Trainer):
-    """A `Trainer` that ends at the first loss that is not a number."""
-
-    bad_batch_file: Path
-
-    def training_step(self, model: Any, inputs: Any, *args: Any) -> torch.Tensor:
-        loss = super().training_step(model, inputs, *args)
-        if not torch.isfinite(loss):
-            batch = {name: tensor.tolist() for name, tensor in inputs.items()}
-            write_json(self.bad_batch_file, batch)
-            raise NonFiniteLossError(
-                f"the loss is {float(loss)} at step {self.state.global_step + 1}; its "
-                f"batch is in {self.bad_batch_file.name}: lower the learning rate, and "
-                "look for a row without supervised tokens"
-            )
-        return loss
+        history = self.run.progress.history
+        write_json(folder / COMPLETE, {"step": state.global_step, "history": history})
 
 
 def fine_tune(
@@ -497,69 +337,6 @@ def find_checkpoint(folder: str | Path) -> Path | None:
         else:
             shutil.rmtree(path)
     return found[max(found)] if found else None
-
-
-def prove_adapter(model: PeftModel, folder: str | Path, row: Row) -> float:
-    """
-    Load a saved adapter beside the trained one and compare what they do.
-
-    Parameters
-    ----------
-    model : peft.PeftModel
-        The model with the trained adapter.
-    folder : path
-        Where the adapter was saved.
-    row : dict
-        ``input_ids`` of an example to compare on.
-
-    Returns
-    -------
-    float
-        The largest absolute change of a logit, base model against reloaded adapter.
-
-    Raises
-    ------
-    NoEffectError
-        When the reloaded adapter answers otherwise than the trained one, or as the
-        base model does.
-    """
-    trained = model.active_adapter
-    was_training = model.training
-    model.eval()
-
-    def logits() -> torch.Tensor:
-        ids = torch.tensor([row["input_ids"]], device=model.device)
-        with torch.no_grad(), torch.autocast(model.device.type, dtype=pick_dtype()):
-            return model(ids, use_cache=False).logits.float()
-
-    try:
-        before = logits()
-        with model.disable_adapter():
-            base = logits()
-        model.load_adapter(folder, "reloaded")
-        model.set_adapter("reloaded")
-        after = logits()
-    finally:
-        if "reloaded" in model.peft_config:
-            model.set_adapter(trained)
-            model.delete_adapter("reloaded")
-        model.train(was_training)
-    if not torch.equal(before, after):
-        raise NoEffectError(
-            "the saved adapter, loaded again, answers otherwise than the trained one: "
-            "save it again with PEFT's save_pretrained"
-        )
-    effect = float((after - base).abs().max())
-    if effect == 0:
-        raise NoEffectError(
-            "the adapter changes nothing: check that its weights were given gradients "
-            "and that the learning rate is above 0"
-        )
-    return effect
-
-
-def _hash_rows(rows: Sequence[Row]) -> str:
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
 
 def _as_json(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Run alone: pytest tests/test_notebooks_flow.py. Nothing is read before it is there."""
+"""Run alone: pytest tests/test_notebooks_flow.py. Nothing is read too early."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Run alone: pytest -m notebook tests/test_notebooks_run.py. Every lesson runs whole."""
+"""Run alone: pytest -m notebook tests/test_notebooks_run.py. Every lesson runs."""
 
 import json
 import os

@@ -7,9 +7,10 @@ import time
 import ipywidgets as widgets
 import pytest
 
-from ftlib import panels
 from ftlib.config import PROFILES, RunConfig
-from ftlib.panels import PRESETS, STATES, TrainingPanel
+from ftlib.panels import AskPanel
+from ftlib.panels import train as panels
+from ftlib.panels.train import PRESETS, STATES, TrainingPanel
 from ftlib.training import Progress
 
 CONFIG = RunConfig.for_profile("laptop")
@@ -392,7 +393,7 @@ def test_the_curve_is_drawn_four_times_a_second_at_most(
     panel = TrainingPanel(CONFIG, lambda config: run)
     monkeypatch.setattr(panels, "TICK_S", 0.25)
     monkeypatch.setattr(panels, "time", clock)
-    monkeypatch.setattr(panels, "_draw_curves", draw)
+    monkeypatch.setattr(panels, "draw_curves", draw)
     monkeypatch.setattr(run, "wait", wait)
     run.progress.n_steps = 101
     panel.wait()
@@ -404,7 +405,7 @@ def test_the_curve_is_drawn_four_times_a_second_at_most(
 
 def test_an_unchanged_curve_is_not_drawn_again(panel, run, monkeypatch):
     drawn = []
-    monkeypatch.setattr(panels, "_draw_curves", lambda *args: drawn.append(args) or b"")
+    monkeypatch.setattr(panels, "draw_curves", lambda *args: drawn.append(args) or b"")
     click(panel, "Start", becomes="running")
     run.step(0.5)
     until(lambda: drawn and drawn[-1][0]["Training loss"] == [(1, 0.5)])
@@ -426,7 +427,7 @@ def test_an_unchanged_curve_is_not_drawn_again(panel, run, monkeypatch):
     ],
 )
 def test_every_drawing_has_one_size(curves):
-    png = panels._draw_curves(curves, n_steps=500)
+    png = panels.draw_curves(curves, n_steps=500)
     assert png[:4] == b"\x89PNG"
     assert struct.unpack(">II", png[16:24]) == (960, 450)
 
@@ -477,3 +478,32 @@ def test_a_real_run_stops_keeps_its_checkpoint_and_goes_on(tmp_path):
     assert [row["step"] for row in panel.run.progress.history] == [1, 2, 3, 4, 5, 6]
     assert panel.run.progress.effect > 0
     assert "6 of 6" in panel.numbers.value
+
+
+def test_the_asking_panel_answers_with_the_adapter_off_and_escapes(monkeypatch):
+    from contextlib import contextmanager
+
+    from ftlib.panels import ask
+
+    class Model:
+        off = False
+
+        @contextmanager
+        def disable_adapter(self):
+            self.off = True
+            yield
+            self.off = False
+
+    asked = []
+
+    def generate(model, tokenizer, prompts):
+        asked.append((model.off, prompts))
+        return ["<b>Lima</b>"]
+
+    monkeypatch.setattr(ask, "generate", generate)
+    panel = AskPanel(Model(), None, "Capital of Peru?")
+    assert panel.value is None
+    panel.button.click()
+    assert asked == [(True, [[{"role": "user", "content": "Capital of Peru?"}]])]
+    assert panel.value == ("Capital of Peru?", "<b>Lima</b>")
+    assert "&lt;b&gt;Lima" in panel.answer.value

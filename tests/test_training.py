@@ -11,19 +11,12 @@ from safetensors.torch import load_file
 from transformers import DataCollatorWithFlattening
 
 from ftlib import models, training
+from ftlib.batches import make_collator, measure_loss, plan_rows
+from ftlib.models import NoEffectError, prove_adapter
 from ftlib.schema import IGNORE_INDEX
 from ftlib.store import read_json, write_json
-from ftlib.training import (
-    NoEffectError,
-    NonFiniteLossError,
-    Run,
-    find_checkpoint,
-    fine_tune,
-    make_collator,
-    measure_loss,
-    plan_rows,
-    prove_adapter,
-)
+from ftlib.trainer import NonFiniteLossError
+from ftlib.training import Run, find_checkpoint, fine_tune
 
 # --- the plan --------------------------------------------------------------------
 
@@ -343,7 +336,7 @@ def test_a_paused_run_waits_and_goes_on(long_run):
     long_run.start()
     wait_until(lambda: long_run.progress.step >= 1)
     long_run.pause()
-    assert long_run.progress.status == "paused"
+    wait_until(lambda: long_run.progress.status == "paused")
     seen = []
 
     def stands_still():
@@ -356,7 +349,7 @@ def test_a_paused_run_waits_and_goes_on(long_run):
     assert long_run.progress.step == seen[-1]
     assert long_run.is_alive
     long_run.unpause()
-    assert long_run.progress.status == "running"
+    wait_until(lambda: long_run.progress.status == "running")
     wait_until(lambda: long_run.progress.step > seen[-1])
 
 

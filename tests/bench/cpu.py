@@ -27,19 +27,19 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it
 import torch
 from transformers import TrainerCallback, get_scheduler
 
-from ftlib import generation, models, schema, store, tokens, training
+from ftlib import batches, generation, models, schema, store, tokens, training
 from ftlib.config import RunConfig
 from tests.bench.seeds import make_examples
 
 RESULT = store.RUNS / "bench" / "cpu.json"
 SKIP = 5  # first steps, in which memory and threads are set up
-Rows = list[training.Row]
+Rows = list[batches.Row]
 
 
 def train_bare(config: RunConfig, tokenizer: object, rows: Rows) -> list[float]:
     """Train on `rows` in their order in a plain loop; give when each step ended."""
     model = models.attach_adapter(models.load_base(config), config).train()
-    collate = training.make_collator(tokenizer)
+    collate = batches.make_collator(tokenizer)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         weights, lr=config.learning_rate, weight_decay=0.0, fused=True
@@ -120,7 +120,7 @@ def measure_training(n_steps: int, n_rounds: int) -> dict[str, float]:
     size = config.per_device_train_batch_size
     rows = [tokens.encode_example(e, tokenizer) for e in make_examples("train", 304)]
     lengths = [len(row["input_ids"]) for row in rows]
-    plan = training.plan_rows(lengths, size, n_steps * size, config.seed)
+    plan = batches.plan_rows(lengths, size, n_steps * size, config.seed)
     planned = [rows[i] for i in plan]
     n_tokens = sum(len(row["input_ids"]) for row in planned[SKIP * size :])
     contenders: dict[str, tuple[Callable, Rows]] = {

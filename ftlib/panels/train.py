@@ -1,21 +1,17 @@
-"""Panels: controls that take and give plain values, each with a headless twin."""
+"""The training panel: set, start, watch, pause, stop and resume one run."""
 
 import html
-import io
 import math
 import textwrap
 import threading
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from ftlib.config import RunConfig
-from ftlib.reporting import BLUE, ORANGE
+from ftlib.panels.curves import LOSSES, draw_curves, pick_losses, tabulate
 
 if TYPE_CHECKING:
     from ftlib.training import Progress, Run
@@ -40,8 +36,6 @@ STATES: dict[str, tuple[str, set[str]]] = {
     "failed": ("Failed", {"Start"}),
 }
 """What each state is called, and the buttons that do something in it."""
-LOSSES = {"Training loss": "loss", "Validation loss": "validation_loss"}
-Curves = dict[str, list[tuple[float, float]]]
 
 
 class TrainingPanel(widgets.VBox):
@@ -100,9 +94,7 @@ class TrainingPanel(widgets.VBox):
         self.note = widgets.HTML(layout=size("100%", "32px"))
         self.message = widgets.HTML(layout=size("100%", "32px"))
         nothing = {label: [] for label in LOSSES}
-        self.image = widgets.Image(
-            value=_draw_curves(nothing, 0), width=640, height=300
-        )
+        self.image = widgets.Image(value=draw_curves(nothing, 0), width=640, height=300)
         self.numbers = widgets.HTML(layout=size("280px"))
         self._take_preset()
         super().__init__(
@@ -264,7 +256,7 @@ class TrainingPanel(widgets.VBox):
                 message += ", " + textwrap.shorten(reason, 300, placeholder=" ...")
             self.note.value = html.escape(note)
             self.message.value = f'<b role="status">{html.escape(message)}</b>'
-            self.numbers.value = _tabulate(self.run.progress if self.run else None)
+            self.numbers.value = tabulate(self.run.progress if self.run else None)
             for name, button in self.buttons.items():
                 button.disabled = name not in enabled
             for control in (self.preset, *self.knobs.values()):
@@ -273,9 +265,9 @@ class TrainingPanel(widgets.VBox):
     def _draw(self, now: float, rest: float = 0.0) -> None:
         """Draw the curves if they changed and `rest`, in seconds, has passed."""
         if self.run and now - self._drawn_at >= max(TICK_S, rest):
-            curves = _pick_losses(self.run.progress)
+            curves = pick_losses(self.run.progress)
             if curves != self._drawn:
-                self.image.value = _draw_curves(curves, self.run.progress.n_steps)
+                self.image.value = draw_curves(curves, self.run.progress.n_steps)
                 self._drawn, self._drawn_at = curves, now
                 self._cost = time.monotonic() - now
 
@@ -288,95 +280,3 @@ def _describe(given: RunConfig, value: RunConfig) -> str:
     if value.max_steps > 0:
         text += f". max_steps {value.max_steps} sets the length, epochs do not"
     return text
-
-
-def _pick_losses(progress: "Progress") -> Curves:
-    """Give, by label, the steps at which each loss was measured, and the losses."""
-    history = list(progress.history)  # the run goes on adding to it
-    return {
-        label: [(row["step"], row[name]) for row in history if name in row]
-        for label, name in LOSSES.items()
-    }
-
-
-def _tabulate(progress: "Progress | None") -> str:
-    """Give how far a run is as an HTML table, with a dash for what is not known."""
-    rows = dict.fromkeys(("Step", *LOSSES, "Speed", "Time left"), "–")
-    if progress and progress.n_steps:
-        # On resume, `progress.step` is 0 until a step is done; the history is kept.
-        step = progress.history[-1]["step"] if progress.history else 0
-        rows["Step"] = f"{step} of {progress.n_steps}"
-        for label, points in _pick_losses(progress).items():
-            rows[label] = f"{points[-1][1]:.3f}" if points else "–"
-        if progress.tokens_per_s:
-            rows["Speed"] = f"{progress.tokens_per_s:,.0f} tokens/s"
-        if math.isfinite(progress.seconds_left):
-            minutes, seconds = divmod(round(progress.seconds_left), 60)
-            rows["Time left"] = f"{minutes} min {seconds:02} s"
-    line = '<tr><th scope="row" align="left">{}</th><td align="right">{}</td></tr>'
-    lines = "".join(line.format(*row) for row in rows.items())
-    style = "width:100%;font-variant-numeric:tabular-nums"
-    return f'<table style="{style}">{lines}</table>'
-
-
-def _draw_curves(curves: Curves, n_steps: int) -> bytes:
-    """Draw the losses as a PNG of 960 x 450 pixels, `n_steps` wide from the start."""
-    figure = Figure(figsize=(6.4, 3.0), dpi=150)
-    axes = figure.add_axes((0.09, 0.16, 0.88, 0.8))
-    styles = ({"color": BLUE, "lw": 1}, {"color": ORANGE, "lw": 2, "marker": "o"})
-    for (label, points), style in zip(curves.items(), styles, strict=True):
-        steps, losses = zip(*points, strict=True) if points else ((), ())
-        axes.plot(steps, losses, label=label, **style)
-    top = max((loss for points in curves.values() for _, loss in points), default=1)
-    axes.set(xlim=(0, n_steps or 1), ylim=(0, 1.08 * top))
-    axes.set(xlabel="optimizer step", ylabel="loss (nats per token)")
-    axes.yaxis.set_label_coords(-0.07, 0.5)  # wherever the numbers on the axis end
-    axes.grid(alpha=0.3)
-    axes.legend(loc="upper right")
-    png = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(png)
-    return png.getvalue()
-
-
-class AskPanel(widgets.VBox):
-    """
-    Ask a model whatever is typed; its adapter, where it has one, is off.
-
-    Parameters
-    ----------
-    model : transformers.PreTrainedModel or peft.PeftModel
-        The model that answers.
-    tokenizer : transformers tokenizer
-        Its tokenizer.
-    question : str
-        What stands in the field at first.
-    """
-
-    def __init__(self, model: Any, tokenizer: Any, question: str) -> None:
-        self._model, self._tokenizer = model, tokenizer
-        self._answered: tuple[str, str] | None = None
-        wide = widgets.Layout(width="640px")
-        self.field = widgets.Text(
-            value=question, description="Question", layout=wide, continuous_update=False
-        )
-        self.button = widgets.Button(description="Ask")
-        self.answer = widgets.HTML(layout=widgets.Layout(min_height="64px"))
-        super().__init__([self.field, self.button, self.answer])
-        self.button.on_click(lambda button: self.ask())
-
-    @property
-    def value(self) -> tuple[str, str] | None:
-        """Give the last question and its answer; None before anything was asked."""
-        return self._answered
-
-    def ask(self) -> None:
-        """Ask what stands in the field."""
-        from ftlib.generation import generate
-
-        question = self.field.value
-        asked = [[{"role": "user", "content": question}]]
-        has_adapter = hasattr(self._model, "disable_adapter")
-        with self._model.disable_adapter() if has_adapter else nullcontext():
-            answer = generate(self._model, self._tokenizer, asked)[0]
-        self._answered = (question, answer)
-        self.answer.value = f"<pre>{html.escape(answer) or '(no answer)'}</pre>"

@@ -1,0 +1,137 @@
+"""Batches: in which order rows are trained on, how they are joined, what they cost."""
+
+import hashlib
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening
+
+from ftlib.models import pick_dtype
+from ftlib.schema import IGNORE_INDEX
+
+Row = dict[str, list[int]]
+"""One example, tokenised: ``input_ids`` and ``labels``, of equal length."""
+
+
+def plan_rows(
+    lengths: Sequence[int], batch_size: int, n_rows: int, seed: int
+) -> list[int]:
+    """
+    Plan which row is trained on when, over all epochs, rows of like length together.
+
+    Parameters
+    ----------
+    lengths : sequence of int
+        Tokens in each row.
+    batch_size : int
+        Rows in a batch.
+    n_rows : int
+        Rows to train on in all, over as many epochs as that takes.
+    seed : int
+        Seed of the order.
+
+    Returns
+    -------
+    list of int, length n_rows
+        Indices of rows. Each comes once an epoch; the longest comes first, so that
+        what does not fit in memory fails at once.
+
+    Notes
+    -----
+    The whole order is fixed before the first step, so a resumed run goes on exactly
+    where it left off; a sampler that draws from the global generator does not.
+
+    Examples
+    --------
+    >>> plan_rows([3, 9, 5], batch_size=2, n_rows=3, seed=0)[0]
+    1
+    """
+    rng, plan = random.Random(seed), []
+    while len(plan) < n_rows:
+        order = list(range(len(lengths)))
+        rng.shuffle(order)
+        batches = []
+        for begin in range(0, len(order), 20 * batch_size):
+            chunk = order[begin : begin + 20 * batch_size]
+            chunk.sort(key=lambda i: -lengths[i])
+            batches += [
+                chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)
+            ]
+        rng.shuffle(batches)
+        if not plan:
+            batches.sort(key=lambda batch: -max(lengths[i] for i in batch))
+            first = batches.pop(0)
+            rng.shuffle(batches)
+            batches.insert(0, first)
+        plan += [i for batch in batches for i in batch]
+    return plan[:n_rows]
+
+
+def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
+    """
+    Give what joins rows to a batch: padding-free where attention allows it.
+
+    Flash attention takes rows end to end, with position ids that keep them apart.
+    Other kinds would pay for a mask as wide as the batch: rows are padded there,
+    which costs little as rows of like length come together.
+    """
+    if attention and attention.startswith("flash"):
+        return DataCollatorWithFlattening()
+    return DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
+
+
+def measure_loss(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[Row],
+    batch_size: int = 16,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> float:
+    """
+    Give the mean loss per supervised token, without training on it.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model to measure. Its train or eval mode is as before afterwards.
+    tokenizer : transformers tokenizer
+        For padding.
+    rows : sequence of dict
+        ``input_ids`` and ``labels`` of each example.
+    batch_size : int
+        Rows measured at once.
+    should_stop : callable
+        Asked before each batch; when it says yes, the result is NaN.
+
+    Returns
+    -------
+    float
+        In nats. Over all rows' tokens, not a mean of batch means.
+    """
+    collate = make_collator(tokenizer)
+    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
+    total, n_tokens = 0.0, 0
+    was_training = model.training
+    model.eval()
+    try:
+        for begin in range(0, len(rows), batch_size):
+            if should_stop():
+                return math.nan
+            batch = collate(rows[begin : begin + batch_size]).to(model.device)
+            n = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
+            device_type = model.device.type
+            with torch.no_grad(), torch.autocast(device_type, dtype=pick_dtype()):
+                total += float(model(**batch, use_cache=False).loss) * n
+            n_tokens += n
+    finally:
+        model.train(was_training)
+    return total / n_tokens
+
+
+def hash_rows(rows: Sequence[Row]) -> str:
+    """Give the SHA-256 of rows, so that a run can say what it was trained on."""
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
