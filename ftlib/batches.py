@@ -78,6 +78,18 @@ def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
     Flash attention takes rows end to end, with position ids that keep them apart.
     Other kinds would pay for a mask as wide as the batch: rows are padded there,
     which costs little as rows of like length come together.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+        For padding.
+    attention : str, optional
+        The model's attention: its config's ``_attn_implementation``.
+
+    Returns
+    -------
+    callable
+        Given rows, gives a batch of tensors.
     """
     if attention and attention.startswith("flash"):
         return DataCollatorWithFlattening()
@@ -133,5 +145,17 @@ def measure_loss(
 
 
 def hash_rows(rows: Sequence[Row]) -> str:
-    """Give the SHA-256 of rows, so that a run can say what it was trained on."""
+    """
+    Give the SHA-256 of rows, so that a run can say what it was trained on.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        ``input_ids`` and ``labels`` of each example.
+
+    Returns
+    -------
+    str
+        In hexadecimal.
+    """
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()

@@ -103,6 +103,11 @@ class RunConfig:
             By default the environment's ``FTLIB_PROFILE``, or laptop.
         **changes
             Fields to set otherwise.
+
+        Returns
+        -------
+        RunConfig
+            Checked.
         """
         profile = profile or default_profile()
         if profile not in PROFILES:
@@ -112,11 +117,30 @@ class RunConfig:
         return cls(**(PROFILES[profile] | changes))
 
     def change(self, **changes: Any) -> Self:
-        """Give a copy with `changes`, checked anew."""
+        """
+        Give a copy with `changes`, checked anew.
+
+        Parameters
+        ----------
+        **changes
+            Fields to set otherwise.
+
+        Returns
+        -------
+        RunConfig
+            The copy.
+        """
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the fields as a plain dict, for ``run.json``."""
+        """
+        Give the fields as a plain dict, for ``run.json``.
+
+        Returns
+        -------
+        dict
+            By field name.
+        """
         return asdict(self)
 
 
@@ -134,5 +158,12 @@ PROFILES: dict[str, dict[str, Any]] = {
 
 
 def default_profile() -> str:
-    """Give the profile that ``FTLIB_PROFILE`` names, or laptop."""
+    """
+    Give the profile that ``FTLIB_PROFILE`` names, or laptop.
+
+    Returns
+    -------
+    str
+        A key of `PROFILES`, if the environment names one.
+    """
     return os.environ.get("FTLIB_PROFILE", "laptop")

@@ -92,12 +92,35 @@ def _log(number: str, **changes: Any) -> None:
 
 
 def run_folder(number: str, name: str) -> Path:
-    """Give the folder ``runs/LESSON/NAME`` in which a lesson keeps one run."""
+    """
+    Give the folder ``runs/LESSON/NAME`` in which a lesson keeps one run.
+
+    Parameters
+    ----------
+    number : str
+        The notebook's number.
+    name : str
+        The run's name, such as ``"qlora"``.
+
+    Returns
+    -------
+    Path
+        It need not exist yet.
+    """
     return store.RUNS / LESSONS[number].name / name
 
 
 def keep_headline(number: str, text: str) -> None:
-    """Print a lesson's main finding and keep it for the course's summary table."""
+    """
+    Print a lesson's main finding and keep it for the course's summary table.
+
+    Parameters
+    ----------
+    number : str
+        The notebook's number.
+    text : str
+        One line.
+    """
     print(text)
     _log(number, headline=text)
 
@@ -125,5 +148,17 @@ def check(exercise: str, answer: Any = ...) -> None:
 
 
 def show_source(function: Callable) -> Code:
-    """Show the source of a tested function, instead of a copy in a cell."""
+    """
+    Show the source of a tested function, instead of a copy in a cell.
+
+    Parameters
+    ----------
+    function : callable
+        A function of ftlib.
+
+    Returns
+    -------
+    IPython.display.Code
+        For a notebook to display.
+    """
     return Code(inspect.getsource(function), language="python")

@@ -17,7 +17,14 @@ from ftlib.config import RunConfig
 
 
 def pick_device() -> torch.device:
-    """Give the GPU when there is one, else the CPU."""
+    """
+    Give the GPU when there is one, else the CPU.
+
+    Returns
+    -------
+    torch.device
+        Where models go.
+    """
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -27,6 +34,11 @@ def pick_dtype() -> torch.dtype:
 
     A T4 emulates bfloat16 and is slow in it; a CPU is two to four times as fast in
     bfloat16 as in float32.
+
+    Returns
+    -------
+    torch.dtype
+        For autocast and for 4-bit products.
     """
     if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
         return torch.float16
@@ -36,6 +48,16 @@ def pick_dtype() -> torch.dtype:
 def load_tokenizer(config: RunConfig) -> Any:
     """
     Load the base model's tokenizer.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Which model.
+
+    Returns
+    -------
+    transformers tokenizer
+        With a chat template.
 
     Raises
     ------
@@ -83,7 +105,19 @@ def load_base(config: RunConfig) -> PreTrainedModel:
 
 
 def load_random(config: RunConfig) -> PreTrainedModel:
-    """Give a model of the base's architecture with random weights, for comparison."""
+    """
+    Give a model of the base's architecture with random weights, for comparison.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Which architecture, and the seed of the weights.
+
+    Returns
+    -------
+    transformers.PreTrainedModel
+        In float32, all weights trainable.
+    """
     set_seed(config.seed)
     base = AutoModelForCausalLM.from_pretrained(config.model, revision=config.revision)
     return type(base)(base.config).to(pick_device())
@@ -96,6 +130,11 @@ def keep_gradients_right(model: PreTrainedModel) -> None:
     On a CPU with AVX512-BF16, the first forward in eval mode repacks each
     ``Linear4bit`` (bitsandbytes 0.50.2, ``nn/modules.py``); training after it runs on
     with wrong LoRA gradients, no error and an unchanged loss.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The model whose layers to set; others than 4-bit ones stay.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -146,7 +185,21 @@ def attach_adapter(model: PreTrainedModel, config: RunConfig) -> PeftModel:
 
 
 def load_adapter(config: RunConfig, folder: Any) -> PeftModel:
-    """Load the base model of `config` with the saved adapter in `folder`."""
+    """
+    Load the base model of `config` with the saved adapter in `folder`.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Which base model.
+    folder : path
+        An adapter saved by PEFT.
+
+    Returns
+    -------
+    peft.PeftModel
+        In eval mode.
+    """
     return PeftModel.from_pretrained(load_base(config), folder)
 
 

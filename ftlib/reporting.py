@@ -53,6 +53,16 @@ def list_scores(scores: Sequence[Score]) -> list[dict[str, Any]]:
     """
     Give scores as rows for `show_table`.
 
+    Parameters
+    ----------
+    scores : sequence of Score
+        What to list.
+
+    Returns
+    -------
+    list of dict
+        One a score, its numbers as text.
+
     Examples
     --------
     >>> list_scores([Score("exact", 0.5, 4, 0.1504, 0.8496)])
@@ -78,6 +88,11 @@ def plot_loss(history: Sequence[Mapping[str, float]]) -> Figure:
     history : sequence of mapping
         Rows with ``step`` and ``loss`` or ``validation_loss``, as `training.Progress`
         keeps them.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For a notebook to display.
     """
     figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
     for key, label, style in [
@@ -110,6 +125,11 @@ def plot_scores(scores: Sequence[Score], title: str = "") -> Figure:
         What to compare; values from 0 to 1.
     title : str
         The figure's title.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For a notebook to display.
     """
     height = 0.8 + 0.42 * len(scores)
     figure, axes = plt.subplots(figsize=(6.4, height), layout="constrained")
@@ -142,6 +162,11 @@ def plot_before_after(
         The same abilities in the same order.
     title : str
         The figure's title.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For a notebook to display.
     """
     height = 1.0 + 0.4 * len(before)
     figure, axes = plt.subplots(figsize=(6.4, height), layout="constrained")

@@ -79,6 +79,16 @@ def split_prompt(example: Example) -> tuple[list[Message], str]:
     """
     Split an example into the messages of its prompt and its reference.
 
+    Parameters
+    ----------
+    example : Example
+        A conversation that ends with its response.
+
+    Returns
+    -------
+    tuple
+        The messages before the last, and the content of the last.
+
     Examples
     --------
     >>> split_prompt(make_example("Hi", "Hello"))
@@ -91,6 +101,16 @@ def split_prompt(example: Example) -> tuple[list[Message], str]:
 def find_fault(row: Any) -> str | None:
     """
     Say why `row` is no example, or give None when it is one.
+
+    Parameters
+    ----------
+    row : object
+        Anything read from a file.
+
+    Returns
+    -------
+    str or None
+        One sentence with the remedy, or None.
 
     Examples
     --------

@@ -66,6 +66,18 @@ def score_share(name: str, right: Sequence[bool]) -> Score:
     """
     Give the share of answers that are right, with Wilson's interval.
 
+    Parameters
+    ----------
+    name : str
+        What is measured.
+    right : sequence of bool, length n
+        Whether each answer is right.
+
+    Returns
+    -------
+    Score
+        The share, its n and interval.
+
     Examples
     --------
     >>> str(score_share("exact", [True, True, False, True]))
@@ -91,6 +103,11 @@ def score_mean(
         Seed of the resampling.
     n_resamples : int
         How often the items are drawn anew.
+
+    Returns
+    -------
+    Score
+        The mean, its n and interval.
     """
     if not values:
         raise ValueError("there is nothing to score: give at least one value")
@@ -126,6 +143,11 @@ def compare_paired(
         The two systems' value on each item, in the same order.
     seed, n_resamples : int
         Of the bootstrap over items.
+
+    Returns
+    -------
+    Score
+        The mean of after minus before, its n and interval.
 
     Examples
     --------
@@ -169,6 +191,16 @@ def parse_json(text: str) -> dict[str, Any] | None:
 
     Strict: nothing before or after it, so prose around an object counts as wrong.
 
+    Parameters
+    ----------
+    text : str
+        The response.
+
+    Returns
+    -------
+    dict or None
+        The object, when the whole text is one.
+
     Examples
     --------
     >>> parse_json('{"a": 1}'), parse_json('Here: {"a": 1}')
@@ -188,6 +220,18 @@ def match_exactly(responses: Sequence[str], references: Sequence[str]) -> list[b
     Two JSON objects are equal when their keys and values are; other texts when they
     are the same but for white space at the ends.
 
+    Parameters
+    ----------
+    responses : sequence of str, length n
+        What the model said.
+    references : sequence of str, length n
+        What it should have said.
+
+    Returns
+    -------
+    list of bool, length n
+        Whether each is right.
+
     Examples
     --------
     >>> match_exactly(['{"a":1, "b":2}', "Rome "], ['{"b": 2, "a": 1}', "Rome"])
@@ -204,7 +248,21 @@ def match_exactly(responses: Sequence[str], references: Sequence[str]) -> list[b
 
 
 def match_schema(responses: Sequence[str], schema: Mapping[str, Any]) -> list[bool]:
-    """Say of each response whether it is JSON that is valid under a JSON Schema."""
+    """
+    Say of each response whether it is JSON that is valid under a JSON Schema.
+
+    Parameters
+    ----------
+    responses : sequence of str, length n
+        What the model said.
+    schema : mapping
+        A JSON Schema, draft 2020-12.
+
+    Returns
+    -------
+    list of bool, length n
+        Whether each is valid.
+    """
     validator = Draft202012Validator(schema)
     parsed = [parse_json(response) for response in responses]
     return [value is not None and validator.is_valid(value) for value in parsed]

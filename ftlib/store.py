@@ -144,30 +144,79 @@ def _write_whole(path: Path, data: bytes) -> None:
 
 
 def write_jsonl(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
-    """Write `rows` one JSON object a line, whole or not at all; makes the folder."""
+    """
+    Write `rows` one JSON object a line, whole or not at all; makes the folder.
+
+    Parameters
+    ----------
+    path : path
+        Where to.
+    rows : iterable of mapping
+        What JSON can hold.
+    """
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     _write_whole(Path(path), "".join(lines).encode("utf-8"))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write `value` as indented JSON, whole or not at all; makes the folder."""
+    """
+    Write `value` as indented JSON, whole or not at all; makes the folder.
+
+    Parameters
+    ----------
+    path : path
+        Where to.
+    value : object
+        What JSON can hold; other things are written as text.
+    """
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
     _write_whole(Path(path), (text + "\n").encode("utf-8"))
 
 
 def read_json(path: str | os.PathLike) -> Any:
-    """Read one JSON file."""
+    """
+    Read one JSON file.
+
+    Parameters
+    ----------
+    path : path
+        A UTF-8 file.
+
+    Returns
+    -------
+    object
+        What it holds.
+    """
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def hash_file(path: str | os.PathLike) -> str:
-    """Give the SHA-256 of a file, in hexadecimal."""
+    """
+    Give the SHA-256 of a file, in hexadecimal.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Returns
+    -------
+    str
+        64 digits.
+    """
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def measure_peak_mb() -> float:
-    """Give the most memory that this process has held so far, in megabytes (10^6)."""
+    """
+    Give the most memory that this process has held so far, in megabytes (10^6).
+
+    Returns
+    -------
+    float
+        Of resident memory.
+    """
     try:
         import resource
     except ImportError:  # Windows
@@ -179,7 +228,14 @@ def measure_peak_mb() -> float:
 
 
 def list_versions() -> dict[str, str]:
-    """Give the versions of Python, the system and the libraries a run rests on."""
+    """
+    Give the versions of Python, the system and the libraries a run rests on.
+
+    Returns
+    -------
+    dict of str to str
+        By name; "not installed" where one is missing.
+    """
     versions = {"python": platform.python_version(), "system": platform.platform()}
     for package in _PACKAGES:
         try:

@@ -116,7 +116,14 @@ class Problem:
 
 
 class PreflightError(ValueError):
-    """Training was refused; the message names each fault and its remedy."""
+    """
+    Training was refused; the message names each fault and its remedy.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        What was found.
+    """
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         lines = [f"{p.name} ({p.where}): {p.remedy}" for p in problems]
@@ -179,7 +186,20 @@ def check_rows(
     tokenizer: Any,
     max_length: int,
 ) -> None:
-    """Raise `PreflightError` when `find_problems` finds one; same parameters."""
+    """
+    Raise `PreflightError` when `find_problems` finds one; same parameters.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        As for `find_problems`.
+    examples : sequence of Example
+        As for `find_problems`.
+    tokenizer : transformers tokenizer
+        As for `find_problems`.
+    max_length : int
+        As for `find_problems`.
+    """
     problems = find_problems(rows, examples, tokenizer, max_length)
     if problems:
         raise PreflightError(problems)

@@ -21,7 +21,23 @@ class CheckedTrainer(Trainer):
     bad_batch_file: Path
 
     def training_step(self, model: Any, inputs: Any, *args: Any) -> torch.Tensor:
-        """Take one pass, and raise `NonFiniteLossError` when its loss is no number."""
+        """
+        Take one pass, and raise `NonFiniteLossError` when its loss is no number.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The model.
+        inputs : mapping
+            The batch.
+        *args
+            As transformers passes them on.
+
+        Returns
+        -------
+        torch.Tensor
+            The loss.
+        """
         loss = super().training_step(model, inputs, *args)
         if not torch.isfinite(loss):
             batch = {name: tensor.tolist() for name, tensor in inputs.items()}

@@ -111,6 +111,16 @@ class Run:
 
         A fresh start keeps what the folder held: it becomes ``FOLDER.before``.
 
+        Parameters
+        ----------
+        resume : bool
+            Whether to go on from the last whole checkpoint, if there is one.
+
+        Returns
+        -------
+        Run
+            Itself.
+
         Raises
         ------
         RuntimeError
@@ -153,7 +163,19 @@ class Run:
         self._go.set()
 
     def wait(self, timeout_s: float | None = None) -> Progress:
-        """Wait for the end and give the progress; raises what ended a failed run."""
+        """
+        Wait for the end and give the progress; raises what ended a failed run.
+
+        Parameters
+        ----------
+        timeout_s : float, optional
+            Seconds to wait at most.
+
+        Returns
+        -------
+        Progress
+            How far it got.
+        """
         if self._thread:
             self._thread.join(timeout_s)
         if self.progress.error:
@@ -315,7 +337,31 @@ def fine_tune(
     folder: str | Path,
     resume: bool = False,
 ) -> Progress:
-    """Train to the end in this cell: `Run` started and waited for; same parameters."""
+    """
+    Train to the end in this cell: `Run` started and waited for; same parameters.
+
+    Parameters
+    ----------
+    model : peft.PeftModel or transformers.PreTrainedModel
+        As for `Run`.
+    tokenizer : transformers tokenizer
+        As for `Run`.
+    train : sequence of dict
+        As for `Run`.
+    validation : sequence of dict
+        As for `Run`.
+    config : RunConfig
+        As for `Run`.
+    folder : path
+        As for `Run`.
+    resume : bool
+        Whether to go on from the last whole checkpoint.
+
+    Returns
+    -------
+    Progress
+        How the run ended.
+    """
     run = Run(model, tokenizer, train, validation, config, folder)
     try:
         return run.start(resume).wait()
@@ -329,6 +375,16 @@ def find_checkpoint(folder: str | Path) -> Path | None:
     Give the last whole checkpoint of a run, or None, and remove torn ones.
 
     A checkpoint is whole when it has the file ``complete``, which is written last.
+
+    Parameters
+    ----------
+    folder : path
+        The run's folder.
+
+    Returns
+    -------
+    Path or None
+        The checkpoint's folder.
     """
     found = {}
     for path in (Path(folder) / "checkpoints").glob("checkpoint-*"):

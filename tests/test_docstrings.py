@@ -9,12 +9,13 @@ import pytest
 from numpydoc.hooks.validate_docstrings import parse_config, process_file
 
 ROOT = Path(__file__).resolve().parents[1]
-MODULES = sorted((ROOT / "ftlib").glob("*.py"))
+MODULES = sorted((ROOT / "ftlib").rglob("*.py"))
 SETTINGS = parse_config(ROOT)
 
 
 def name_module(path):
-    return "ftlib" if path.stem == "__init__" else f"ftlib.{path.stem}"
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
 
 
 def list_public_functions():
@@ -37,7 +38,7 @@ def list_public_functions():
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_module)
 def test_docstrings_pass_numpydocs_checks(path):
     findings = process_file(path, SETTINGS)
     assert [": ".join(finding[1:]) for finding in findings] == []
@@ -71,7 +72,7 @@ def test_every_public_function_is_typed_and_documented():
     assert bare == []
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=name_module)
 def test_examples_in_docstrings_give_what_they_show(path):
     module = importlib.import_module(name_module(path))
     assert doctest.testmod(module).failed == 0
