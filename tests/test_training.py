@@ -3,154 +3,18 @@
 import json
 import math
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import DataCollatorWithFlattening
 
 from ftlib import models, training
-from ftlib.batches import make_collator, measure_loss, plan_rows
+from ftlib.batches import measure_loss, plan_rows
 from ftlib.models import NoEffectError, prove_adapter
 from ftlib.schema import IGNORE_INDEX
 from ftlib.store import read_json, write_json
 from ftlib.trainer import NonFiniteLossError
 from ftlib.training import Run, find_checkpoint, fine_tune
-
-# --- the plan --------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_each_row_comes_once_an_epoch(seed):
-    plan = plan_rows([5, 9, 3, 7, 1, 2], batch_size=2, n_rows=15, seed=seed)
-    assert len(plan) == 15
-    assert sorted(plan[:6]) == sorted(plan[6:12]) == [0, 1, 2, 3, 4, 5]
-    assert len(set(plan[12:])) == 3
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_the_longest_row_comes_first(seed):
-    lengths = [4, 8, 15, 16, 23, 42, 11, 30]
-    assert plan_rows(lengths, batch_size=2, n_rows=8, seed=seed)[:2] == [5, 7]
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_rows_of_like_length_share_a_step(seed):
-    # Forty lengths in steps of four: sorted, a step's lengths lie within three.
-    lengths = [7 * i % 40 for i in range(40)]
-    plan = plan_rows(lengths, batch_size=4, n_rows=80, seed=seed)
-    for begin in range(0, 80, 4):
-        step = [lengths[i] for i in plan[begin : begin + 4]]
-        assert max(step) - min(step) == 3
-
-
-def test_a_plan_hangs_on_its_seed():
-    def plan(seed):
-        return plan_rows(list(range(1, 31)), 3, 60, seed)
-
-    assert plan(4) == plan(4)
-    assert plan(4) != plan(5)
-
-
-def test_epochs_differ_in_order():
-    plan = plan_rows(list(range(1, 31)), batch_size=3, n_rows=60, seed=0)
-    assert plan[:30] != plan[30:]
-
-
-def test_fewer_rows_than_a_batch_are_taken_again():
-    assert plan_rows([5], batch_size=4, n_rows=4, seed=0) == [0, 0, 0, 0]
-
-
-# --- joining rows ----------------------------------------------------------------
-
-TWO_ROWS = [
-    {"input_ids": [1, 4, 50], "labels": [-100, 4, 50]},
-    {"input_ids": [1, 60], "labels": [-100, 60]},
-]
-
-
-@pytest.mark.parametrize("attention", [None, "sdpa", "eager"])
-def test_rows_are_padded_on_the_left_and_padding_is_out_of_the_loss(
-    attention, tokenizer
-):
-    batch = make_collator(tokenizer, attention)([dict(row) for row in TWO_ROWS])
-    pad = tokenizer.pad_token_id
-    assert batch["input_ids"].tolist() == [[1, 4, 50], [pad, 1, 60]]
-    assert batch["labels"].tolist() == [[-100, 4, 50], [-100, -100, 60]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]
-
-
-@pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
-def test_rows_are_joined_end_to_end_where_attention_keeps_them_apart(
-    attention, tokenizer
-):
-    collate = make_collator(tokenizer, attention)
-    assert isinstance(collate, DataCollatorWithFlattening)
-    batch = collate([dict(row) for row in TWO_ROWS])
-    assert batch["input_ids"].tolist() == [[1, 4, 50, 1, 60]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 0, 1]]
-    assert batch["labels"].tolist() == [[-100, 4, 50, -100, 60]]
-
-
-# --- the loss --------------------------------------------------------------------
-
-
-def test_a_model_that_knows_nothing_costs_ln_of_its_vocabulary(
-    tiny_model, tokenizer, five_rows
-):
-    model = tiny_model(tie_word_embeddings=False)
-    torch.nn.init.zeros_(model.lm_head.weight)
-    n_entries = model.lm_head.out_features
-    for batch_size in (1, 2, 16):
-        loss = measure_loss(model, tokenizer, five_rows, batch_size)
-        assert loss == pytest.approx(math.log(n_entries), abs=1e-5)
-
-
-class Biased(torch.nn.Module):
-    """Of eight tokens it gives token 5 a half, and each other a fourteenth."""
-
-    def __init__(self):
-        super().__init__()
-        self.logits = torch.nn.Parameter(torch.zeros(8))
-        self.logits.data[5] = math.log(7)
-        self.device = torch.device("cpu")
-
-    def forward(self, input_ids, labels, attention_mask=None, use_cache=None):
-        assert not self.training
-        wanted = labels[:, 1:].flatten()
-        loss = torch.nn.functional.cross_entropy(
-            self.logits.float().expand(len(wanted), 8),
-            wanted,
-            ignore_index=IGNORE_INDEX,
-        )
-        return SimpleNamespace(loss=loss)
-
-
-@pytest.mark.parametrize("batch_size", [1, 2, 3])
-def test_the_loss_is_a_mean_over_tokens_not_over_batches(batch_size, tokenizer):
-    # Three tokens that cost ln 2 = 0.693147, one that costs ln 14 = 2.639057:
-    # (3 * 0.693147 + 2.639057) / 4. A mean of the two rows' means would be 1.666102.
-    rows = [
-        {"input_ids": [1, 5, 5, 5], "labels": [-100, 5, 5, 5]},
-        {"input_ids": [1, 3, 6], "labels": [-100, -100, 6]},
-    ]
-    model = Biased().train()
-    loss = measure_loss(model, tokenizer, rows, batch_size)
-    assert loss == pytest.approx(1.179625, abs=1e-5)
-    assert model.training
-
-
-def test_measuring_can_be_broken_off(tokenizer, five_rows):
-    model = Biased()
-    model.forward = None  # it must not be asked
-    assert math.isnan(measure_loss(model, tokenizer, five_rows, 1, lambda: True))
-
-
-def test_measuring_the_loss_of_no_rows_is_refused_with_a_reason(tokenizer):
-    with pytest.raises(ValueError, match="row"):
-        measure_loss(Biased(), tokenizer, [])
-
 
 # --- whole runs, on the tiny model -----------------------------------------------
 
