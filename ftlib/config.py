@@ -145,7 +145,12 @@ class RunConfig:
 
 
 PROFILES: dict[str, dict[str, Any]] = {
-    "laptop": {"model": WREN, "learning_rate": 3e-3, "num_train_epochs": 7.0},
+    "laptop": {
+        "model": WREN,
+        "learning_rate": 5e-3,
+        "lora_alpha": 64,
+        "num_train_epochs": 5.0,
+    },
     "colab": {
         "model": "Qwen/Qwen3-0.6B",
         "per_device_train_batch_size": 4,
