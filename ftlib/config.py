@@ -149,7 +149,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "model": WREN,
         "learning_rate": 5e-3,
         "lora_alpha": 64,
-        "num_train_epochs": 5.0,
+        "num_train_epochs": 4.0,
     },
     "colab": {
         "model": "Qwen/Qwen3-0.6B",
