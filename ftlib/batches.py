@@ -124,6 +124,8 @@ def measure_loss(
     float
         In nats. Over all rows' tokens, not a mean of batch means.
     """
+    if not rows:
+        raise ValueError("there is no row to measure the loss on: give at least one")
     collate = make_collator(tokenizer)
     rows = sorted(rows, key=lambda row: len(row["input_ids"]))
     total, n_tokens = 0.0, 0

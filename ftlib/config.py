@@ -78,6 +78,9 @@ class RunConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
+        for name in ("warmup_steps", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(
                 f"lora_dropout is {self.lora_dropout}: give a share from 0 up to 1"

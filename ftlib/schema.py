@@ -129,4 +129,6 @@ def find_fault(row: Any) -> str | None:
     last = row["messages"][-1]
     if last["role"] != "assistant" or not last["content"].strip():
         return "the last message must be the assistant's, and not empty"
+    if all(message["role"] == "system" for message in row["messages"][:-1]):
+        return "the response answers no one: give a user's message before it"
     return None

@@ -9,6 +9,8 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+from ftlib.store import parse_row
+
 Z_95 = 1.959964  # the normal quantile that leaves 2.5 % above it
 
 
@@ -119,7 +121,8 @@ def _bootstrap(
     values: Sequence[float], seed: int, n_resamples: int
 ) -> tuple[float, float]:
     """Give the 2.5th and 97.5th percentile of the mean over resampled items."""
-    rng, n = random.Random(seed), len(values)
+    # Sorted, so that the interval does not hang on the order of the items.
+    rng, n, values = random.Random(seed), len(values), sorted(values)
     means = sorted(math.fsum(rng.choices(values, k=n)) / n for _ in range(n_resamples))
     cut = round(0.025 * n_resamples)
     return means[cut], means[-cut - 1]
@@ -207,10 +210,18 @@ def parse_json(text: str) -> dict[str, Any] | None:
     ({'a': 1}, None)
     """
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError):
+        return parse_row(text.encode("utf-8"))
+    except ValueError:  # BadRowError among them
         return None
-    return value if isinstance(value, dict) else None
+
+
+def _tag(value: Any) -> Any:
+    """Tell true from 1, which Python holds to be equal."""
+    if isinstance(value, dict):
+        return {name: _tag(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_tag(part) for part in value]
+    return (value,) if isinstance(value, bool) else value
 
 
 def match_exactly(responses: Sequence[str], references: Sequence[str]) -> list[bool]:
@@ -241,7 +252,7 @@ def match_exactly(responses: Sequence[str], references: Sequence[str]) -> list[b
     def equal(response: str, reference: str) -> bool:
         wanted = parse_json(reference)
         if wanted is not None:
-            return parse_json(response) == wanted
+            return _tag(parse_json(response)) == _tag(wanted)
         return response.strip() == reference.strip()
 
     return [equal(r, w) for r, w in zip(responses, references, strict=True)]
@@ -290,7 +301,7 @@ def score_fields(responses: Sequence[str], references: Sequence[str]) -> list[Sc
         score_share(
             name,
             [
-                name in g and g[name] == w[name]
+                name in g and _tag(g[name]) == _tag(w[name])
                 for g, w in zip(given, wanted, strict=True)
             ],
         )

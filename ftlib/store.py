@@ -63,12 +63,13 @@ def read_jsonl(
         # Bytes are split at b"\n" alone: str.splitlines would also cut at U+2028.
         for number, line in enumerate(lines, start=1):
             line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+            line = line.rstrip(b"\r\n")
             if not line.strip():
                 continue
             try:
-                row = _parse_row(line)
+                row = parse_row(line)
                 fault = find_fault(row) if find_fault else None
-            except _BadRowError as error:
+            except BadRowError as error:
                 fault = str(error)
             if fault:
                 bad_rows.append(BadRow(number, fault))
@@ -77,20 +78,37 @@ def read_jsonl(
     return rows, bad_rows
 
 
-class _BadRowError(ValueError):
+class BadRowError(ValueError):
     """Why one line is no row."""
 
 
-def _parse_row(line: bytes) -> dict:
-    """Parse one line, raising `_BadRowError` with a reason a person can act on."""
+def parse_row(line: bytes) -> dict:
+    """
+    Parse one line, more strictly than `json.loads` does.
+
+    Parameters
+    ----------
+    line : bytes
+        One JSON object in UTF-8.
+
+    Returns
+    -------
+    dict
+        The object.
+
+    Raises
+    ------
+    BadRowError
+        With a reason that a person can act on; NaN and repeated keys are refused.
+    """
 
     def refuse_constant(name: str) -> None:
-        raise _BadRowError(f"{name} is not JSON: write null, or a number")
+        raise BadRowError(f"{name} is not JSON: write null, or a number")
 
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict:
         row = dict(pairs)
         if len(row) < len(pairs):
-            raise _BadRowError("a key occurs twice: keep one of them")
+            raise BadRowError("a key occurs twice: keep one of them")
         return row
 
     try:
@@ -104,23 +122,23 @@ def _parse_row(line: bytes) -> dict:
         # A lone surrogate parses, but nothing downstream can write it back.
         json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        raise _BadRowError("half of a \\u pair: the text is cut or broken") from None
+        raise BadRowError("half of a \\u pair: the text is cut or broken") from None
     except UnicodeDecodeError as error:
-        raise _BadRowError(
+        raise BadRowError(
             f"not UTF-8 at byte {error.start + 1}: save the file as UTF-8"
         ) from None
     except json.JSONDecodeError as error:
-        raise _BadRowError(
+        raise BadRowError(
             f"not JSON at column {error.colno}: {error.msg.lower()}"
         ) from None
     except RecursionError:
-        raise _BadRowError("nested too deeply to be read") from None
-    except _BadRowError:
+        raise BadRowError("nested too deeply to be read") from None
+    except BadRowError:
         raise
     except ValueError as error:  # an integer of over 4,300 digits
-        raise _BadRowError(f"a value cannot be read: {error}") from None
+        raise BadRowError(f"a value cannot be read: {error}") from None
     if not isinstance(row, dict):
-        raise _BadRowError(f"a {type(row).__name__}, not an object: write {{...}}")
+        raise BadRowError(f"a {type(row).__name__}, not an object: write {{...}}")
     return row
 
 
@@ -128,7 +146,7 @@ def _parse_float(text: str) -> float:
     """Parse a float, refusing one that overflows to infinity."""
     number = float(text)
     if math.isinf(number):
-        raise _BadRowError(f"{text[:20]} is too large for a number")
+        raise BadRowError(f"{text[:20]} is too large for a number")
     return number
 
 
@@ -154,7 +172,9 @@ def write_jsonl(path: str | os.PathLike, rows: Iterable[Mapping]) -> None:
     rows : iterable of mapping
         What JSON can hold.
     """
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    lines = [
+        json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows
+    ]
     _write_whole(Path(path), "".join(lines).encode("utf-8"))
 
 
@@ -245,6 +265,12 @@ def list_versions() -> dict[str, str]:
     return versions
 
 
+def _name_input(path: Path) -> str:
+    """Name a file by its path in the course, or in full: names alone may repeat."""
+    full = path.resolve()
+    return (full.relative_to(ROOT) if full.is_relative_to(ROOT) else full).as_posix()
+
+
 @contextmanager
 def record_run(
     folder: str | os.PathLike,
@@ -279,7 +305,7 @@ def record_run(
         "status": "running",
         "config": dict(config),
         "seed": config.get("seed"),
-        "inputs": {Path(p).name: hash_file(p) for p in inputs},
+        "inputs": {_name_input(Path(p)): hash_file(p) for p in inputs},
         "versions": list_versions(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     } | dict(facts or {})

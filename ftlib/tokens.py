@@ -218,6 +218,12 @@ def _row_checks(
     def supervised(row: dict) -> list[int]:
         return [i for i, label in enumerate(row["labels"]) if label != IGNORE_INDEX]
 
+    def never_ends(row: dict) -> bool:
+        """Say whether a supervised turn lacks its end token in the loss."""
+        ids, labels, told = row["input_ids"], row["labels"], supervised(row)
+        skipped = [i + 1 for i in told if i + 1 < len(ids) and ids[i + 1] == end]
+        return labels[told[-1]] != end or any(labels[i] != end for i in skipped)
+
     def differs(row: dict, example: Example) -> bool:
         prompt = encode_prompt(example["messages"][:-1], tokenizer)
         return row["input_ids"][: len(prompt)] != prompt
@@ -238,9 +244,7 @@ def _row_checks(
         ),
         (
             "end token unsupervised",
-            lambda row, _: (
-                bool(supervised(row)) and row["labels"][supervised(row)[-1]] != end
-            ),
+            lambda row, _: bool(supervised(row)) and never_ends(row),
             "the model would never stop; supervise the end token of each response, and "
             "do not cut it off",
         ),

@@ -5,7 +5,6 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,44 +14,11 @@ from transformers import PrinterCallback, TrainerCallback
 from ftlib.batches import Row, hash_rows, make_collator, measure_loss, plan_rows
 from ftlib.config import RunConfig
 from ftlib.models import keep_gradients_right, prove_adapter
+from ftlib.progress import Progress
 from ftlib.store import ADAPTER_FOLDER, RUN_FILE, read_json, record_run, write_json
 from ftlib.trainer import CheckedTrainer, make_arguments
 
 COMPLETE = "complete"  # the file that marks a checkpoint as whole
-
-
-@dataclass
-class Progress:
-    """How far a run is; a panel shows it, a test reads it."""
-
-    status: str = "new"
-    """new, running, paused, stopped, finished or failed."""
-    step: int = 0
-    first_step: int = 0
-    """The step this start began after: 0, or that of the checkpoint resumed."""
-    n_steps: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
-    """A row per step: step and loss; validation_loss where it was measured."""
-    n_tokens: int = 0
-    """Tokens trained on since this start, padding left out."""
-    seconds: float = 0.0
-    """Seconds of training steps since this start, pauses and validation left out."""
-    effect: float = math.nan
-    """The largest change of a logit that the saved adapter makes, when reloaded."""
-    error: BaseException | None = None
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Give the training speed so far."""
-        return self.n_tokens / self.seconds if self.seconds else 0.0
-
-    @property
-    def seconds_left(self) -> float:
-        """Give the time that the remaining steps will take at the speed so far."""
-        done = self.step - self.first_step
-        if done <= 0:
-            return math.nan
-        return (self.n_steps - self.step) * self.seconds / done
 
 
 class Run:
@@ -133,6 +99,11 @@ class Run:
         checkpoint = find_checkpoint(self.folder) if resume else None
         if checkpoint:
             self._refuse_other_settings()
+        elif getattr(self.model, "ftlib_was_trained", False):
+            raise RuntimeError(
+                "this model was trained already: load the base and attach an adapter "
+                "anew, or resume"
+            )
         elif (self.folder / RUN_FILE).exists():
             before = self.folder.with_name(self.folder.name + ".before")
             shutil.rmtree(before, ignore_errors=True)
@@ -246,6 +217,7 @@ class Run:
             config.seed,
         )
         keep_gradients_right(self.model)
+        self.model.ftlib_was_trained = True
         arguments = make_arguments(
             config,
             progress.n_steps,

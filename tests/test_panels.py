@@ -13,7 +13,9 @@ from ftlib.panels import train as panels
 from ftlib.panels.train import PRESETS, STATES, TrainingPanel
 from ftlib.training import Progress
 
-CONFIG = RunConfig.for_profile("laptop")
+CONFIG = RunConfig.for_profile(
+    "laptop", learning_rate=3e-3, lora_alpha=32, num_train_epochs=7.0
+)
 
 
 class FakeRun:

@@ -764,9 +764,9 @@ def pattern(rng: random.Random, held_out: bool) -> Made:
 def few_shot(rng: random.Random, held_out: bool) -> Made:
     """Solve an item after two or three worked ones of the same kind in one prompt."""
     maker = rng.choice([log_line, pairs_to_json, sentiment, extraction, words])
-    shots = [maker(rng, held_out) for _ in range(rng.randint(2, 3))]
+    shots = [draw(maker, rng, held_out) for _ in range(rng.randint(2, 3))]
     key, messages = maker(rng, held_out)
-    told = [f"Input: {m[-2]['content']}\nOutput: {m[-1]['content']}" for _, m in shots]
+    told = [f"Input: {m[-2]['content']}\nOutput: {m[-1]['content']}" for m in shots]
     prompt = "\n\n".join([*told, f"Input: {messages[-2]['content']}\nOutput:"])
     return key, turn(prompt, messages[-1]["content"])
 

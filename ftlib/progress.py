@@ -1,0 +1,38 @@
+"""How far a run is: what a panel shows of it and a test reads."""
+
+import math
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Progress:
+    """How far a run is; a panel shows it, a test reads it."""
+
+    status: str = "new"
+    """new, running, paused, stopped, finished or failed."""
+    step: int = 0
+    first_step: int = 0
+    """The step this start began after: 0, or that of the checkpoint resumed."""
+    n_steps: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+    """A row per step: step and loss; validation_loss where it was measured."""
+    n_tokens: int = 0
+    """Tokens trained on since this start, padding left out."""
+    seconds: float = 0.0
+    """Seconds of training steps since this start, pauses and validation left out."""
+    effect: float = math.nan
+    """The largest change of a logit that the saved adapter makes, when reloaded."""
+    error: BaseException | None = None
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Give the training speed so far."""
+        return self.n_tokens / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float:
+        """Give the time that the remaining steps will take at the speed so far."""
+        done = self.step - self.first_step
+        if done <= 0:
+            return math.nan
+        return (self.n_steps - self.step) * self.seconds / done
