@@ -42,6 +42,11 @@ in training; for facts it is the phrasing that is held out. The table is written
 |---|---|---|---|
 {rows}
 
+Two things to know. The shares of the second round of training were chosen after a look
+at which kinds of probe were weakest. And the worked examples inside few-shot prompts
+(2 % of the training conversations) were at first drawn without regard to what is held
+out; the generator is mended, these weights are from before.
+
 By kind of item:
 
 | kind | right | n |
