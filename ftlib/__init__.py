@@ -7,8 +7,13 @@ this package does no work and loads no model library; import the stage you need.
 """
 
 import logging
+import os
 
 # bitsandbytes advises, at import, to install `kernels`, which asks the hub each time.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+
+# Before torch is loaded: on a CPU, oneDNN keeps what it made for each shape of batch it
+# has met, 1,024 of them by default, which takes gigabytes over a few runs.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
 __version__ = "0.1.0"

@@ -77,7 +77,8 @@ def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
 
     Flash attention takes rows end to end, with position ids that keep them apart.
     Other kinds would pay for a mask as wide as the batch: rows are padded there,
-    which costs little as rows of like length come together.
+    which costs little as rows of like length come together. Lengths are rounded up to
+    32 tokens: a CPU is faster, and holds less, with few different shapes.
 
     Parameters
     ----------
@@ -93,7 +94,9 @@ def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
     """
     if attention and attention.startswith("flash"):
         return DataCollatorWithFlattening()
-    return DataCollatorForSeq2Seq(tokenizer, label_pad_token_id=IGNORE_INDEX)
+    return DataCollatorForSeq2Seq(
+        tokenizer, label_pad_token_id=IGNORE_INDEX, pad_to_multiple_of=32
+    )
 
 
 def measure_loss(

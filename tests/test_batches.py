@@ -68,9 +68,16 @@ def test_rows_are_padded_on_the_left_and_padding_is_out_of_the_loss(
 ):
     batch = make_collator(tokenizer, attention)([dict(row) for row in TWO_ROWS])
     pad = tokenizer.pad_token_id
-    assert batch["input_ids"].tolist() == [[1, 4, 50], [pad, 1, 60]]
-    assert batch["labels"].tolist() == [[-100, 4, 50], [-100, -100, 60]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]
+    # 3 and 2 tokens, in rows of 32: the next multiple.
+    assert batch["input_ids"].tolist() == [
+        [pad] * 29 + [1, 4, 50],
+        [pad] * 30 + [1, 60],
+    ]
+    assert batch["labels"].tolist() == [[-100] * 30 + [4, 50], [-100] * 31 + [60]]
+    assert batch["attention_mask"].tolist() == [
+        [0] * 29 + [1] * 3,
+        [0] * 30 + [1] * 2,
+    ]
 
 
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])

@@ -81,7 +81,7 @@ def test_the_conda_environment_has_the_pins_of_constraints_and_nothing_else():
 
 
 @pytest.mark.notebook
-def test_the_conda_environments_pip_list_resolves(tmp_path):
+def test_the_conda_environments_pip_list_resolves(tmp_path, open_environment):
     lines = [line for line in read_conda_list() if line != "-e ."]
     wanted = tmp_path / "pip-list.txt"
     wanted.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -100,13 +100,12 @@ def test_the_conda_environments_pip_list_resolves(tmp_path):
         "--retries=0",
         f"iniconfig=={read_pins()['iniconfig']}",
     ]
-    if subprocess.run(probe, check=False, capture_output=True).returncode:
+    # pip alone may use the network; no other test may.
+    open_to = {"env": open_environment, "check": False, "capture_output": True}
+    if subprocess.run(probe, **open_to).returncode:
         pytest.skip("no package index can be reached, and pip needs one to resolve")
     done = subprocess.run(
-        [*dry_run, "-r", str(wanted), "-e", str(ROOT)],
-        check=False,
-        capture_output=True,
-        text=True,
+        [*dry_run, "-r", str(wanted), "-e", str(ROOT)], text=True, **open_to
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert f"torch-{read_pins()['torch']}" in done.stdout

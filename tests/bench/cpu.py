@@ -25,7 +25,7 @@ from collections.abc import Callable
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it
 
 import torch
-from transformers import TrainerCallback, get_scheduler
+from transformers import PrinterCallback, TrainerCallback, get_scheduler
 
 from ftlib import batches, generation, models, schema, store, tokens, training
 from ftlib.config import RunConfig
@@ -107,6 +107,7 @@ def train_trl(config: RunConfig, tokenizer: object, rows: Rows) -> list[float]:
         processing_class=tokenizer,
         callbacks=[Clock()],
     )
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
     return ends
 
