@@ -8,6 +8,7 @@ this package does no work and loads no model library; import the stage you need.
 
 import logging
 import os
+import warnings
 
 # bitsandbytes advises, at import, to install `kernels`, which asks the hub each time.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -15,5 +16,9 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # Before torch is loaded: on a CPU, oneDNN keeps what it made for each shape of batch it
 # has met, 1,024 of them by default, which takes gigabytes over a few runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
+
+# peft 0.21 asks transformers 5.23 by a name that is to go in version 6; a learner can do
+# nothing about it.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
 
 __version__ = "0.1.0"
