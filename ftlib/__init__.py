@@ -17,7 +17,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 # has met, 1,024 of them by default, which takes gigabytes over a few runs.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
 
-# peft 0.21 asks transformers 5.23 by a name that is to go in version 6; a learner can do
+# peft 0.21 asks transformers 5.23 by a name that goes in version 6; a learner can do
 # nothing about it.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")
 
