@@ -115,6 +115,14 @@ def plot_loss(history: Sequence[Mapping[str, float]]) -> Figure:
     return figure
 
 
+def _list_errors(scores: Sequence[Score]) -> list[list[float]]:
+    """Give how far the interval of each score reaches down, and up."""
+    return [
+        [max(0, s.value - s.low) for s in scores],
+        [max(0, s.high - s.value) for s in scores],
+    ]
+
+
 def plot_scores(scores: Sequence[Score], title: str = "") -> Figure:
     """
     Plot scores as bars with their 95 % intervals, in the order given, first on top.
@@ -135,11 +143,9 @@ def plot_scores(scores: Sequence[Score], title: str = "") -> Figure:
     figure, axes = plt.subplots(figsize=(6.4, height), layout="constrained")
     places = range(len(scores))
     values = [s.value for s in scores]
-    errors = [
-        [max(0, s.value - s.low) for s in scores],
-        [max(0, s.high - s.value) for s in scores],
-    ]
-    axes.barh(places, values, xerr=errors, color=BLUE, ecolor=GREY, capsize=4)
+    axes.barh(
+        places, values, xerr=_list_errors(scores), color=BLUE, ecolor=GREY, capsize=4
+    )
     axes.set_yticks(places, [s.name for s in scores])
     axes.invert_yaxis()
     for place, s in zip(places, scores, strict=True):
@@ -176,12 +182,14 @@ def plot_before_after(
     ]:
         places = [i + shift for i in range(len(scores))]
         values = [s.value for s in scores]
-        errors = [
-            [max(0, s.value - s.low) for s in scores],
-            [max(0, s.high - s.value) for s in scores],
-        ]
         axes.errorbar(
-            values, places, xerr=errors, fmt=marker, color=color, label=label, capsize=3
+            values,
+            places,
+            xerr=_list_errors(scores),
+            fmt=marker,
+            color=color,
+            label=label,
+            capsize=3,
         )
     axes.set_yticks(range(len(before)), [s.name for s in before])
     axes.invert_yaxis()

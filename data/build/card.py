@@ -34,9 +34,9 @@ learning about fine-tuning. A real model takes its place by one word: `PROFILE =
 
 ## Abilities, measured
 
-Greedy answers, exact match on held-out probes (`data/probes`): no probe's item occurs
-in training; for facts it is the phrasing that is held out. The table is written by
-`python -m data.build card`.
+Greedy answers, exact match on probes (`data/probes`) whose items are held out of
+training but for the leak told below, which sentiment's score rests on; for facts it is
+the phrasing that is held out. The table is written by `python -m data.build card`.
 
 | ability | right | 95 % interval (Wilson) | n |
 |---|---|---|---|
