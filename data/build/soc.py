@@ -116,31 +116,31 @@ def triage(facts: Row) -> dict[str, str]:
     # Clamped once, at the end: a blocked critical event on a server stays critical.
     level = SEVERITIES.index(kind.base) + raised - blocked
     severity = SEVERITIES[min(max(level, 0), len(SEVERITIES) - 1)]
-    outcome = "blocked" if blocked else "went through"
+    outcome = "blocked" if blocked else "allowed"
     return {
-        "severity": severity,
-        "tactic": kind.tactic,
         "technique": facts["technique"],
-        "host": host,
+        "tactic": kind.tactic,
         "owner": kind.owner,
+        "host": host,
+        "summary": f"{kind.phrase}, {outcome}",
+        "severity": severity,
         "action": ACTIONS[severity],
-        "summary": f"{kind.phrase}, {outcome}, on {host}",
     }
 
 
 def schema() -> Row:
     """Return the JSON Schema of a triage."""
     properties = {
-        "severity": {"enum": list(SEVERITIES)},
-        "tactic": {"enum": sorted({kind.tactic for kind in KINDS.values()})},
         "technique": {"type": "string", "pattern": r"^T[0-9]{4}(\.[0-9]{3})?$"},
+        "tactic": {"enum": sorted({kind.tactic for kind in KINDS.values()})},
+        "owner": {"enum": sorted({kind.owner for kind in KINDS.values()})},
         "host": {
             "type": "string",
             "pattern": rf"^({'|'.join(ROLES)})-[a-z]{{3,5}}-[0-9]{{2}}$",
         },
-        "owner": {"enum": sorted({kind.owner for kind in KINDS.values()})},
-        "action": {"enum": list(ACTIONS.values())},
         "summary": {"type": "string", "minLength": 1, "maxLength": 80},
+        "severity": {"enum": list(SEVERITIES)},
+        "action": {"enum": list(ACTIONS.values())},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -234,19 +234,19 @@ def fresh(rng: Random, part: str, text: str, count: int) -> list[str]:
 
 def compose(rng: Random, source: str, core: str) -> str:
     """Dress one phrasing as a log line, a note or a mail; return the template."""
-    aside = [rng.choice(WORDS["asides"])] if rng.random() < 0.1 else []
+    aside = [rng.choice(WORDS["asides"])] if rng.random() < 0.08 else []
     if core.startswith("{stamp}"):
-        fields = fresh(rng, "fields", core, rng.choice((1, 2, 2, 3)))
+        fields = fresh(rng, "fields", core, rng.choice((0, 1, 1, 2)))
         notes = aside or fresh(rng, "filler", core, rng.choice((0, 0, 1)))
         return " | ".join([" ".join([core, *fields]), *notes])
     frame = "@"
-    if rng.random() < (0.5 if source == "h" else 0.17):
+    if rng.random() < (0.3 if source == "h" else 0.1):
         frame = rng.choice(WORDS["letters"])
     elif rng.random() < 0.4:
         openers = [line for line in WORDS["openers"] if line.startswith(source)]
         frame = rng.choice(openers).split(": ", 1)[1] + " @"
-    extras = fresh(rng, "context", core, rng.choice((0, 1, 1, 1, 2))) + aside
-    extras += fresh(rng, "filler", core + frame, rng.choice((0, 0, 1, 1, 2)))
+    extras = fresh(rng, "context", core, rng.choice((0, 0, 1, 1))) + aside
+    extras += fresh(rng, "filler", core + frame, rng.choice((0, 0, 0, 1)))
     rng.shuffle(extras)
     return frame.replace("@", " ".join([core, *extras]))
 

@@ -230,22 +230,14 @@ FILLERS = [
     "The queue was short.",
     "A copy was kept.",
     "The user did not answer.",
-    "Several attempts were made.",
-    "The attempt was stopped by the policy.",
-    "The process finished with an error.",
-    "Someone ran a command from the terminal.",
-    "The connection was closed at once.",
-    "The sensor raised it twice.",
-    "It was opened and then executed.",
-    "Access was granted without a second factor.",
-    "The download went through.",
-    "Traffic to an unknown address was seen.",
-    "Many failed logins came first.",
-    "The antivirus was switched off.",
-    "Data left the network over an unusual port.",
-    "A new key was written so that it starts at every login.",
-    "Files were renamed and could not be opened.",
-    "A remote desktop session was opened.",
+    "Nobody asked about it again.",
+    "The report is due on Friday.",
+    "A second look is planned.",
+    "The file stays with the desk.",
+    "It came up in the meeting.",
+    "There is no hurry.",
+    "The manager has a copy.",
+    "The note was written by hand.",
 ]
 
 # Attributes that a context may state of a named thing; each with the kind of value.
@@ -292,6 +284,101 @@ ATTRIBUTES = {
     "phone": "phone",
 }
 
+# What a text can be about: the group, then words and phrases that tell. A sentence is
+# made about a topic so that naming it is learned as reading is, from many cues.
+_TOPICS = """
+weather | nature | rain, snow, storm, wind, fog, frost, thunder, hail, sunshine
+animals | nature | horse, sheep, goat, eagle, rabbit, fox, whale, herd, nest, stable
+plants | nature | tree, flower, seed, leaf, root, orchard, grass, hedge, pine, rose
+food | home | soup, cheese, rice, pepper, butter, dinner, salad, honey, recipe, oven
+clothes | home | jacket, trousers, scarf, boots, glove, button, wool, sleeve, dress, hat
+furniture | home | sofa, shelf, drawer, carpet, mirror, cupboard, mattress, desk, stool
+building | home | roof, wall, brick, ceiling, stairs, cellar, chimney, scaffold, mortar
+traffic | town | road, lane, junction, bus stop, tram, bridge, traffic light, parking
+railway | town | platform, locomotive, timetable, rail, conductor, carriage, tunnel
+post | town | parcel, stamp, envelope, courier, postcard, delivery, letter box, depot
+court | town | judge, trial, witness, verdict, law, lawsuit, prison, jury, appeal
+school | town | pupil, lesson, homework, classroom, exam, chalk, teacher, timber desk
+health | people | doctor, fever, bandage, clinic, vaccine, cough, pulse, nurse, medicine
+sport | people | goal, match, referee, stadium, race, medal, coach, penalty, trophy
+music | people | violin, choir, melody, drum, concert, chord, orchestra, flute, singer
+travel | people | suitcase, passport, hotel, airport, ticket desk, beach, border, tour
+family | people | mother, cousin, wedding, baby, uncle, grandson, sister, marriage
+banking | trade | loan, interest rate, deposit, savings, bank, credit, mortgage, debt
+invoices | trade | invoice, payment, amount due, reminder, receipt, discount, bill
+contracts | trade | contract, clause, signature, notice period, lease, supplier terms
+stock | trade | warehouse, pallet, shelf stock, inventory, forklift, crate, barcode
+farming | trade | tractor, harvest, plough, field, barn, wheat, milk, manure, crop
+mining | trade | coal, shaft, drill, quarry, ore, miner, gravel, pit, dynamite
+energy | trade | power plant, turbine, voltage, wind farm, solar panel, transformer
+mail | computing | mailbox, inbox, mail rule, forwarding, sender, recipient, reply
+attachments | computing | attachment, macro, attached file, spreadsheet
+passwords | computing | password, guess, logon page, lockout, spray, wrong password, pin
+memory | computing | memory, lsass, dump, process handle, heap, memory read, buffer
+scripts | computing | script, powershell, command line, shell, base64, console
+startup | computing | startup folder, run key, autostart, registry, logon item
+protection | computing | antivirus, scanner, sensor, tamper, quarantine, malware
+encryption | computing | encrypt, ransom, cipher, ransom note, decrypt, locked files
+remote work | computing | remote desktop, rdp, vpn, remote session, screen share, 3389
+name service | computing | dns, lookup, resolver, txt record, name server
+cloud accounts | computing | cloud login, tenant, sign-in, portal, cloud account
+file sharing | computing | upload, cloud drive, bucket, rclone, shared link
+databases | computing | query, sql, index, row, schema change, replica, transaction
+backups | computing | backup, snapshot, restore, tape, backup job, recovery copy
+printing | computing | printer, toner, paper jam, print queue, tray, cartridge, scan
+telephones | computing | phone call, headset, voicemail, extension, dial tone, sim card
+updates | computing | patch, update, reboot, new version, hotfix, release note, upgrade
+websites | computing | browser, web page, cookie, certificate, proxy, web form
+hardware | computing | cable, power supply, fan, keyboard, monitor, disk
+money | trade | coin, cash, wallet, price, till, change, banknote, exchange rate
+"""
+
+
+def _read_topics() -> dict[str, tuple[str, list[str]]]:
+    """Give the group and the telling words of each topic."""
+    rows = [line.split(" | ") for line in _TOPICS.strip().splitlines()]
+    return {topic: (group, cues.split(", ")) for topic, group, cues in rows}
+
+
+TOPICS = _read_topics()
+CUE_WORDS = [w for _, cues in TOPICS.values() for w in cues if w.isalpha()]
+ABOUT = [
+    "The {p} asked about the {w}.",
+    "There was trouble with the {w} {l}.",
+    "{t}, something about {w} came up.",
+    "A note on {w} and {v} came in.",
+    "The {w} was mentioned {t}.",
+    "{w}: the {p} wrote it down.",
+    "Somebody tried the {w} {l}.",
+    "We looked at the {w} and the {v}.",
+    "The {p} saw the {w} {t}.",
+    "It began with {w} {l}.",
+    "{t} the {p} reported {w}, then {v}.",
+    "An unknown {p} used {w}.",
+    "New {w} found {l}.",
+    "The {p} says that the {w} was not wanted.",
+]
+STOPPED = [
+    "it was stopped",
+    "it was blocked",
+    "the attempt failed",
+    "the policy refused it",
+    "access was denied",
+    "it was rejected",
+    "it did not work",
+    "the attempt was blocked",
+]
+PASSED = [
+    "it worked",
+    "it went through",
+    "the attempt succeeded",
+    "nobody stopped it",
+    "access was granted",
+    "it was allowed",
+    "it ran to the end",
+    "the policy let it pass",
+]
+
 POSITIVE = """
     wonderful excellent lovely delightful superb great pleasant perfect charming
     brilliant tasty helpful friendly comfortable amazing reliable
@@ -322,8 +409,10 @@ def syllables(rng: random.Random, low: int = 2, high: int = 3) -> str:
 
 def name(rng: random.Random) -> str:
     """Give a random capitalised name, sometimes of two words."""
-    first = syllables(rng).capitalize()
-    return f"{first} {syllables(rng).capitalize()}" if rng.random() < 0.3 else first
+    first = syllables(rng, 2, 2).capitalize()
+    return (
+        f"{first} {syllables(rng, 1, 2).capitalize()}" if rng.random() < 0.2 else first
+    )
 
 
 def code(rng: random.Random) -> str:
@@ -393,6 +482,32 @@ def value(rng: random.Random, kind: str) -> str:
     raise ValueError(f"unknown kind of value {kind!r}: use one in ATTRIBUTES")
 
 
+def attribute(rng: random.Random) -> str:
+    """Name something that can be stated of a thing: one in five in an invented word."""
+    if rng.random() < 0.2:
+        return value(rng, rng.choice(["word", "snake"]))
+    return rng.choice(list(ATTRIBUTES))
+
+
+def attribute_value(rng: random.Random, attribute: str) -> str:
+    """Give a random value of `attribute`; of an invented one, any kind of value."""
+    kind = ATTRIBUTES.get(attribute) or rng.choice(list(ATTRIBUTES.values()))
+    return value(rng, kind)
+
+
+def about(rng: random.Random, topic: str) -> str:
+    """Give one sentence about `topic`."""
+    cue, other = rng.sample(TOPICS[topic][1], 2)
+    text = rng.choice(ABOUT).format(
+        w=cue,
+        v=other,
+        p=rng.choice(PEOPLE),
+        l=rng.choice(PLACES),
+        t=rng.choice(TIMES),
+    )
+    return text[0].upper() + text[1:]
+
+
 def a_or_an(word: str) -> str:
     """Give `word` after its indefinite article, which its first letter decides."""
     return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"
@@ -429,9 +544,9 @@ def words(rng: random.Random, n_words: int) -> list[str]:
     chosen: list[str] = []
     while len(chosen) < n_words:
         word = (
-            rng.choice(THINGS + ADJECTIVES + PEOPLE)
+            rng.choice(THINGS + ADJECTIVES + PEOPLE + CUE_WORDS)
             if rng.random() < 0.5
-            else syllables(rng, 1, 3)
+            else syllables(rng, 1, 2)
         )
         if word not in chosen:
             chosen.append(word)

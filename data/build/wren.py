@@ -1,10 +1,10 @@
 """
 Pre-train Wren, the embedded base model, and measure its abilities.
 
-``python -m data.build wren`` trains the tokenizer and the model (about an hour on two
-cores; it resumes from ``runs/wren``) and writes ``data/wren``; ``python -m data.build
-probes`` writes the held-out probes; ``python -m data.build card`` measures the shipped
-model on them and writes its card.
+``python -m data.build wren`` trains the tokenizer and the model (some ninety minutes on
+two cores; it resumes from ``runs/wren``) and writes ``data/wren``; ``python -m
+data.build probes`` writes the held-out probes; ``python -m data.build card`` measures
+the shipped model on them and writes its card.
 """
 
 import json
@@ -29,15 +29,13 @@ PROBES = ROOT / "data" / "probes"
 RUN = ROOT / "runs" / "wren"
 
 SEED = 20260801
-MAIN_STEPS, N_STEPS = 2_200, 2_700  # one round, then a second, shorter one
-LATE_FROM_STEP = 1_500
+N_STEPS = 3_000
 TOKENS_PER_STEP = 8_192
 SHORT_ROW, LONG_ROW = 256, 768  # tokens
 PROMPT_WEIGHT = 0.1
 PROMPT_SHARE = 0.2  # of the prompt tokens, drawn at random, enter the loss
 MUON_LR, ADAMW_LR = 0.02, 3e-3
 WARM_UP_STEPS, DECAY_SHARE = 60, 0.45
-SECOND_PEAK = 0.6  # of the learning rates, in the second round
 CHECKPOINT_EVERY = 100  # steps
 N_PROBES = 240  # per ability
 
@@ -143,7 +141,7 @@ def make_batch(
     rows: list[tuple[list[int], list[float]]] = [([], []) for _ in range(n_rows)]
     misses = 0
     while misses < 12:
-        messages = abilities.draw_training(rng, shares_at(step))
+        messages = abilities.draw_training(rng)
         n_chars = sum(len(message["content"]) for message in messages)
         if (n_chars > 450) != (length == LONG_ROW):
             continue
@@ -170,20 +168,10 @@ def make_batch(
     return batch_ids, batch_weights
 
 
-def shares_at(step: int) -> dict[abilities.Maker, float]:
-    """Give the shares of the training examples at `step`."""
-    if step < LATE_FROM_STEP:
-        return abilities.SHARES
-    return abilities.LATE_SHARES if step < MAIN_STEPS else abilities.LAST_SHARES
-
-
 def rate_at(step: int) -> float:
-    """Give the share of the peak rates: warm-up, flat, decay, and again, lower."""
-    if step < MAIN_STEPS:
-        decay_steps = MAIN_STEPS * DECAY_SHARE
-        return min(1.0, (step + 1) / WARM_UP_STEPS, (MAIN_STEPS - step) / decay_steps)
-    warm_up = min(1.0, (step + 1 - MAIN_STEPS) / WARM_UP_STEPS)
-    return SECOND_PEAK * warm_up * (N_STEPS - step) / (N_STEPS - MAIN_STEPS)
+    """Give the share of the peak rates at `step`: warm-up, flat, linear decay."""
+    decay_steps = N_STEPS * DECAY_SHARE
+    return min(1.0, (step + 1) / WARM_UP_STEPS, (N_STEPS - step) / decay_steps)
 
 
 def pretrain() -> None:
