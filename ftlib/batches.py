@@ -50,23 +50,29 @@ def plan_rows(
     >>> plan_rows([3, 9, 5], batch_size=2, n_rows=3, seed=0)[0]
     1
     """
-    rng, plan = random.Random(seed), []
+    rng, plan, left = random.Random(seed), [], []
+    longest = max(range(len(lengths)), key=lambda i: lengths[i])
     while len(plan) < n_rows:
         order = list(range(len(lengths)))
         rng.shuffle(order)
+        if not plan and not left:
+            order.sort(key=lambda i: i != longest)
+        # What filled no batch of the last epoch comes first in this one.
+        order = left + order
+        n_first = batch_size if left and len(order) >= batch_size else 0
+        n_whole = len(order) - len(order) % batch_size
+        plan += order[:n_first]
+        left = order[n_whole:]
         batches = []
-        for begin in range(0, len(order), 20 * batch_size):
-            chunk = order[begin : begin + 20 * batch_size]
+        for begin in range(n_first, n_whole, 20 * batch_size):
+            chunk = order[begin : min(begin + 20 * batch_size, n_whole)]
             chunk.sort(key=lambda i: -lengths[i])
             batches += [
                 chunk[i : i + batch_size] for i in range(0, len(chunk), batch_size)
             ]
         rng.shuffle(batches)
         if not plan:
-            batches.sort(key=lambda batch: -max(lengths[i] for i in batch))
-            first = batches.pop(0)
-            rng.shuffle(batches)
-            batches.insert(0, first)
+            batches.sort(key=lambda batch: longest not in batch)
         plan += [i for batch in batches for i in batch]
     return plan[:n_rows]
 

@@ -15,7 +15,7 @@ import pytest
 from data.build import abilities, world, wren
 
 ROOT = Path(__file__).resolve().parents[1]
-MAKERS = {maker.__name__: maker for maker in abilities.SHARES}
+MAKERS = {maker.__name__: maker for maker in abilities.LATE_SHARES}
 TRIAGE_KEYS = {"severity", "tactic", "technique", "host", "owner", "action", "summary"}
 
 
@@ -38,7 +38,7 @@ import hashlib, json, random
 from data.build import abilities
 rng = random.Random(3)
 drawn = [abilities.draw_training(rng) for _ in range(300)]
-drawn += [abilities.draw(m, rng, True) for m in abilities.SHARES for _ in range(5)]
+drawn += [abilities.draw(m, rng, True) for m in abilities.LATE_SHARES for _ in range(5)]
 print(hashlib.sha256(json.dumps(drawn).encode()).hexdigest())
 """
 

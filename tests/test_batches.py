@@ -22,6 +22,19 @@ def test_each_row_comes_once_an_epoch(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
+def test_rows_that_fill_no_batch_open_the_next_epoch_and_shift_nothing(seed):
+    # Five rows in steps of two: one is left over. Lengths 1 to 5, so a step of like
+    # length holds neighbours, or the row left over and whatever comes first.
+    plan = plan_rows([1, 2, 3, 4, 5], batch_size=2, n_rows=10, seed=seed)
+    assert sorted(plan[:5]) == sorted(plan[5:]) == [0, 1, 2, 3, 4]
+    assert plan[0] == 4
+    for begin in (6, 8):
+        first, second = plan[begin : begin + 2]
+        assert first > second
+    assert {*plan[6:8]} != {*plan[8:10]}
+
+
+@pytest.mark.parametrize("seed", range(10))
 def test_the_longest_row_comes_first(seed):
     lengths = [4, 8, 15, 16, 23, 42, 11, 30]
     assert plan_rows(lengths, batch_size=2, n_rows=8, seed=seed)[:2] == [5, 7]

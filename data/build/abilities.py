@@ -816,19 +816,36 @@ def tell(rng: random.Random, topic: str) -> tuple[str, str, bool]:
     return " ".join(sentences), named, passed
 
 
+def ask_topic(rng: random.Random, right: str) -> Made:
+    """Ask for the topic of one or two sentences about `right`."""
+    text = " ".join(world.about(rng, right) for _ in range(rng.randint(1, 2)))
+    question = rng.choice(ASK_TOPIC)
+    if rng.random() < 0.4:
+        wrong = [other for other in world.TOPICS if other != right]
+        offered = [right, *rng.sample(wrong, rng.randint(1, 5))]
+        rng.shuffle(offered)
+        question = f"{question} Choose from: {', '.join(offered)}."
+    prompt = rng.choice([f"{text}\n{question}", f"{question}\n{text}"])
+    return text, turn(prompt, right)
+
+
+def short_topic(rng: random.Random, held_out: bool) -> Made:
+    """Say in a word what a text is about, or whether what it tells of was stopped."""
+    right = rng.choice(list(world.TOPICS))
+    if rng.random() < 0.4:
+        return ask_topic(rng, right)
+    text, _, passed = tell(rng, right)
+    if rng.random() < 0.3:
+        question = rng.choice(["Was it stopped or passed?", "Stopped or passed?"])
+        return text, turn(f"{text}\n{question}", "passed" if passed else "stopped")
+    return text, turn(f"{text}\n{rng.choice(ASK_TOPIC)}", right)
+
+
 def topic(rng: random.Random, held_out: bool) -> Made:
     """Say what a text is about, alone or as JSON with what else it tells."""
     right = rng.choice(list(world.TOPICS))
     if rng.random() < 0.25:
-        text = " ".join(world.about(rng, right) for _ in range(rng.randint(1, 2)))
-        question = rng.choice(ASK_TOPIC)
-        if rng.random() < 0.4:
-            wrong = [other for other in world.TOPICS if other != right]
-            offered = [right, *rng.sample(wrong, rng.randint(1, 5))]
-            rng.shuffle(offered)
-            question = f"{question} Choose from: {', '.join(offered)}."
-        prompt = rng.choice([f"{text}\n{question}", f"{question}\n{text}"])
-        return text, turn(prompt, right)
+        return ask_topic(rng, right)
     text, named, passed = tell(rng, right)
     told = [
         (rng.choice(TOPIC_KEYS), right),
@@ -950,6 +967,10 @@ SHARES: dict[Maker, float] = {
 }
 
 
+# Later on: a word of what a text is about takes many short items, as facts do.
+LATE_SHARES = SHARES | {short_topic: 0.15}
+
+
 def is_held_out(key: str) -> bool:
     """Say whether the item of this key belongs to the probes: one item in ten does."""
     return bool(key) and crc32(key.encode()) % 10 == 0
@@ -963,9 +984,9 @@ def draw(maker: Maker, rng: random.Random, held_out: bool) -> Messages:
             return messages
 
 
-def draw_training(rng: random.Random) -> Messages:
+def draw_training(rng: random.Random, shares: dict[Maker, float] = SHARES) -> Messages:
     """Draw one training conversation; one in ten has two or three exchanges."""
-    makers, weights = list(SHARES), list(SHARES.values())
+    makers, weights = list(shares), list(shares.values())
     messages = draw(rng.choices(makers, weights)[0], rng, held_out=False)
     while messages[0]["role"] == "user" and rng.random() < 0.1:
         short = rng.choice([facts, arithmetic, words, sentiment, story, declining])

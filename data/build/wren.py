@@ -30,6 +30,7 @@ RUN = ROOT / "runs" / "wren"
 
 SEED = 20260801
 N_STEPS = 3_000
+LATE_FROM_STEP = 1_100
 TOKENS_PER_STEP = 8_192
 SHORT_ROW, LONG_ROW = 256, 768  # tokens
 PROMPT_WEIGHT = 0.1
@@ -139,9 +140,10 @@ def make_batch(
     length = LONG_ROW if step % 4 == 3 else SHORT_ROW
     n_rows = TOKENS_PER_STEP // length
     rows: list[tuple[list[int], list[float]]] = [([], []) for _ in range(n_rows)]
-    misses = 0
+    late, misses = step >= LATE_FROM_STEP, 0
+    shares = abilities.LATE_SHARES if late else abilities.SHARES
     while misses < 12:
-        messages = abilities.draw_training(rng)
+        messages = abilities.draw_training(rng, shares)
         n_chars = sum(len(message["content"]) for message in messages)
         if (n_chars > 450) != (length == LONG_ROW):
             continue
