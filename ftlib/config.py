@@ -150,7 +150,7 @@ class RunConfig:
 PROFILES: dict[str, dict[str, Any]] = {
     "laptop": {
         "model": WREN,
-        "learning_rate": 5e-3,
+        "learning_rate": 8e-3,
         "lora_alpha": 64,
         "num_train_epochs": 4.0,
     },

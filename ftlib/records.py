@@ -10,10 +10,8 @@ from ftlib.config import ROOT
 from ftlib.schema import Span
 from ftlib.store import read_jsonl
 
-TRIAGE_ORDER = (
-    "Triage as JSON: technique, tactic, owner, host, summary, severity, action."
-)
-"""What the course's prompts ask for; what the fields may hold they do not say."""
+TRIAGE_ORDER = "Triage as JSON."
+"""What the course's examples ask for; what a triage is, the responses show."""
 
 
 def load_reviewed(

@@ -13,7 +13,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from ftlib.batches import Row, hash_rows, make_collator, measure_loss, plan_rows
 from ftlib.config import RunConfig
-from ftlib.models import keep_gradients_right, prove_adapter
+from ftlib.models import keep_gradients_right, prove_adapter, release_threads
 from ftlib.progress import Progress
 from ftlib.store import ADAPTER_FOLDER, RUN_FILE, read_json, record_run, write_json
 from ftlib.trainer import CheckedTrainer, make_arguments
@@ -113,6 +113,7 @@ class Run:
         self.progress.history += kept.get("history", [])
         self._stop.clear()
         self._go.set()
+        release_threads()
         self._thread = threading.Thread(
             target=self._run, args=(checkpoint,), name="ftlib-run", daemon=True
         )

@@ -1,6 +1,8 @@
 """Run alone: ``python -m pytest tests/test_models.py``."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -8,6 +10,7 @@ from bitsandbytes.functional import has_avx512bf16
 from peft.tuners.lora import LoraLayer
 
 from ftlib import models
+from ftlib.config import ROOT
 from ftlib.tokens import encode_example
 
 
@@ -234,3 +237,27 @@ def test_training_sets_the_guard_on_a_model_loaded_elsewhere(
     ]
     assert guarded
     assert not any(guarded)
+
+
+# --- threads ---------------------------------------------------------------------
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="counts threads as Linux lists them"
+)
+def test_a_thread_lets_go_of_its_workers():
+    # Alone in its process: what other tests left running would count too.
+    program = """
+import os, torch
+from ftlib.models import release_threads
+torch.set_num_threads(2)
+torch.rand(400, 400) @ torch.rand(400, 400) + torch.rand(400, 400)
+torch.rand(10**6).exp()
+before = len(os.listdir("/proc/self/task"))
+release_threads()
+print(before - len(os.listdir("/proc/self/task")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True
+    )
+    assert int(done.stdout) >= 1

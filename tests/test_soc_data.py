@@ -20,7 +20,7 @@ ALERTS = {row["alert_id"]: row for row in read("alerts.jsonl")}
 TRUTH = {row["alert_id"]: row for row in read("truth.jsonl")}
 SCHEMA = json.loads((soc.FOLDER / "schema.json").read_text("utf-8"))
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
-KEYS = ["technique", "tactic", "owner", "host", "summary", "severity", "action"]
+KEYS = ["host", "summary", "tactic", "technique", "owner", "severity", "action"]
 
 
 def with_fault(fault):
@@ -35,29 +35,29 @@ CLEAN = [(ALERTS[i], row) for i, row in TRUTH.items() if not row["faults"]]
 
 # Technique, host, blocked: severity, tactic, owner, action; summary.
 WORKED = """
-# medium, no server, not blocked: stays medium
-T1566.001 lap-kel-07 no: medium initial-access mail ticket; mail lure attached, allowed
-# low, blocked: below low there is nothing
+# medium, not blocked: stays medium
+T1566.001 lap-kel-07 no: medium initial-access mail ticket; attachment lure, allowed
+# low, blocked: low is the lowest
 T1110.003 lap-tasu-40 yes: low credential-access identity note; password spray, blocked
-# critical, server, blocked: one up and one down, clamped only at the end
-T1003.001 srv-brimo-11 yes: critical credential-access identity page; lsass memory read, blocked
-# critical, database, not blocked: above critical there is nothing
-T1486 db-nor-99 no: critical impact endpoint page; mass file encryption, allowed
-# high, virtual machine (not raised), blocked: medium
-T1078.004 vm-dal-03 yes: medium initial-access cloud ticket; cloud account misuse, blocked
-# medium, workstation, blocked: low
-T1021.001 ws-flena-20 yes: low lateral-movement network note; rdp side step, blocked
-# high, server, not blocked: critical
-T1562.001 srv-gul-55 no: critical defense-evasion endpoint page; sensor tampering, allowed
-# low, database, not blocked: medium
-T1114.003 db-kavi-31 no: medium collection mail ticket; mail forwarding rule, allowed
-# high, laptop, not blocked: stays high
-T1567.002 lap-sul-08 no: high exfiltration cloud isolate; upload to cloud storage, allowed
-# medium, server, blocked: one up and one down
-T1059.001 srv-dran-62 yes: medium execution endpoint ticket; hidden powershell run, blocked
-# medium, database, not blocked: high
-T1547.001 db-fimo-70 no: high persistence endpoint isolate; run key planted, allowed
-# medium, laptop, blocked: low
+# critical, blocked: low, on a server too
+T1003.001 srv-brimo-11 yes: low credential-access identity note; lsass memory read, blocked
+# critical, not blocked: stays critical
+T1486 db-nor-99 no: critical impact endpoint page; ransom encryption, allowed
+# high, blocked: low
+T1078.004 vm-dal-03 yes: low initial-access cloud note; cloud account misuse, blocked
+# medium, blocked: low
+T1021.001 ws-flena-20 yes: low lateral-movement network note; remote desktop hop, blocked
+# high, not blocked, on a server: stays high
+T1562.001 srv-gul-55 no: high defense-evasion endpoint isolate; antivirus tampering, allowed
+# low, not blocked: stays low
+T1114.003 db-kavi-31 no: low collection mail note; mail forwarding rule, allowed
+# high, not blocked
+T1567.002 lap-sul-08 no: high exfiltration cloud isolate; upload to a private drive, allowed
+# medium, blocked
+T1059.001 srv-dran-62 yes: low execution endpoint note; powershell run, blocked
+# medium, not blocked
+T1547.001 db-fimo-70 no: medium persistence endpoint ticket; run key planted, allowed
+# medium, blocked
 T1071.004 lap-gano-18 yes: low command-and-control network note; dns beacon, blocked
 """  # noqa: E501
 
@@ -72,11 +72,11 @@ def test_rule(line):
     severity, tactic, owner, action = words.split()
     facts = {"technique": technique, "host": host, "blocked": blocked == "yes"}
     assert list(soc.triage(facts).items()) == [
-        ("technique", technique),
-        ("tactic", tactic),
-        ("owner", owner),
         ("host", host),
         ("summary", summary),
+        ("tactic", tactic),
+        ("technique", technique),
+        ("owner", owner),
         ("severity", severity),
         ("action", action),
     ]
@@ -85,9 +85,9 @@ def test_rule(line):
 def test_reference_json():
     facts = {"technique": "T1071.004", "host": "db-dro-14", "blocked": True}
     assert json.dumps(soc.triage(facts)) == (
-        '{"technique": "T1071.004", "tactic": "command-and-control", '
-        '"owner": "network", "host": "db-dro-14", "summary": "dns beacon, blocked", '
-        '"severity": "medium", "action": "ticket"}'
+        '{"host": "db-dro-14", "summary": "dns beacon, blocked", '
+        '"tactic": "command-and-control", "technique": "T1071.004", '
+        '"owner": "network", "severity": "low", "action": "note"}'
     )
 
 

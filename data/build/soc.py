@@ -68,16 +68,16 @@ class Kind(NamedTuple):
 KINDS = {
     "T1110.003": Kind("credential-access", "identity", "low", "password spray"),
     "T1003.001": Kind("credential-access", "identity", "critical", "lsass memory read"),
-    "T1566.001": Kind("initial-access", "mail", "medium", "mail lure attached"),
+    "T1566.001": Kind("initial-access", "mail", "medium", "attachment lure"),
     "T1114.003": Kind("collection", "mail", "low", "mail forwarding rule"),
-    "T1059.001": Kind("execution", "endpoint", "medium", "hidden powershell run"),
+    "T1059.001": Kind("execution", "endpoint", "medium", "powershell run"),
     "T1547.001": Kind("persistence", "endpoint", "medium", "run key planted"),
-    "T1562.001": Kind("defense-evasion", "endpoint", "high", "sensor tampering"),
-    "T1486": Kind("impact", "endpoint", "critical", "mass file encryption"),
-    "T1021.001": Kind("lateral-movement", "network", "medium", "rdp side step"),
+    "T1562.001": Kind("defense-evasion", "endpoint", "high", "antivirus tampering"),
+    "T1486": Kind("impact", "endpoint", "critical", "ransom encryption"),
+    "T1021.001": Kind("lateral-movement", "network", "medium", "remote desktop hop"),
     "T1071.004": Kind("command-and-control", "network", "medium", "dns beacon"),
     "T1078.004": Kind("initial-access", "cloud", "high", "cloud account misuse"),
-    "T1567.002": Kind("exfiltration", "cloud", "high", "upload to cloud storage"),
+    "T1567.002": Kind("exfiltration", "cloud", "high", "upload to a private drive"),
 }
 
 
@@ -112,17 +112,14 @@ def triage(facts: Row) -> dict[str, str]:
         The right triage, keys in the house order.
     """
     kind, host, blocked = KINDS[facts["technique"]], facts["host"], facts["blocked"]
-    raised = host.split("-")[0] in ("srv", "db")
-    # Clamped once, at the end: a blocked critical event on a server stays critical.
-    level = SEVERITIES.index(kind.base) + raised - blocked
-    severity = SEVERITIES[min(max(level, 0), len(SEVERITIES) - 1)]
+    severity = "low" if blocked else kind.base
     outcome = "blocked" if blocked else "allowed"
     return {
-        "technique": facts["technique"],
-        "tactic": kind.tactic,
-        "owner": kind.owner,
         "host": host,
         "summary": f"{kind.phrase}, {outcome}",
+        "tactic": kind.tactic,
+        "technique": facts["technique"],
+        "owner": kind.owner,
         "severity": severity,
         "action": ACTIONS[severity],
     }
@@ -131,14 +128,14 @@ def triage(facts: Row) -> dict[str, str]:
 def schema() -> Row:
     """Return the JSON Schema of a triage."""
     properties = {
-        "technique": {"type": "string", "pattern": r"^T[0-9]{4}(\.[0-9]{3})?$"},
-        "tactic": {"enum": sorted({kind.tactic for kind in KINDS.values()})},
-        "owner": {"enum": sorted({kind.owner for kind in KINDS.values()})},
         "host": {
             "type": "string",
             "pattern": rf"^({'|'.join(ROLES)})-[a-z]{{3,5}}-[0-9]{{2}}$",
         },
         "summary": {"type": "string", "minLength": 1, "maxLength": 80},
+        "tactic": {"enum": sorted({kind.tactic for kind in KINDS.values()})},
+        "technique": {"type": "string", "pattern": r"^T[0-9]{4}(\.[0-9]{3})?$"},
+        "owner": {"enum": sorted({kind.owner for kind in KINDS.values()})},
         "severity": {"enum": list(SEVERITIES)},
         "action": {"enum": list(ACTIONS.values())},
     }
