@@ -15,7 +15,7 @@ import pytest
 from data.build import abilities, world, wren
 
 ROOT = Path(__file__).resolve().parents[1]
-MAKERS = {maker.__name__: maker for maker in abilities.LATE_SHARES}
+MAKERS = {maker.__name__: maker for maker in abilities.ROUNDS[3_000]}
 TRIAGE_KEYS = {"severity", "tactic", "technique", "host", "owner", "action", "summary"}
 
 
@@ -38,7 +38,8 @@ import hashlib, json, random
 from data.build import abilities
 rng = random.Random(3)
 drawn = [abilities.draw_training(rng) for _ in range(300)]
-drawn += [abilities.draw(m, rng, True) for m in abilities.LATE_SHARES for _ in range(5)]
+makers = abilities.ROUNDS[3_000]
+drawn += [abilities.draw(m, rng, True) for m in makers for _ in range(5)]
 print(hashlib.sha256(json.dumps(drawn).encode()).hexdigest())
 """
 
@@ -76,6 +77,59 @@ def test_a_batch_of_pre_training_hangs_on_its_step_alone(tokenizer):
     marks = [tokenizer.convert_tokens_to_ids(f"<|{role}|>") for role in wren.ROLES]
     for token in (tokenizer.pad_token_id, tokenizer.bos_token_id, *marks):
         assert not weights[ids == token].any()
+
+
+def test_the_rates_climb_hold_and_fall_and_do_so_again_lower():
+    steps = [0, 29, 59, 1_649, 2_325, 2_999, 3_000, 3_029, 3_350, 3_699, 3_759, 3_775]
+    assert [round(wren.rate_at(step), 4) for step in steps] == [
+        *(0.0167, 0.5, 1.0, 1.0, 0.5, 0.0007),
+        *(0.0083, 0.25, 0.25, 0.0007),
+        *(0.1213, 0.1),
+    ]
+
+
+def test_a_later_round_draws_by_its_own_shares(monkeypatch, tokenizer):
+    asked = []
+
+    def draw(rng, shares):
+        asked.append(shares)
+        return draw_training(rng, shares)
+
+    draw_training = abilities.draw_training
+    monkeypatch.setattr(abilities, "draw_training", draw)
+    rounds = list(abilities.ROUNDS.values())
+    steps = [
+        (0, 0),
+        (1_099, 0),
+        (1_100, 1),
+        (2_999, 1),
+        (3_000, 2),
+        (3_699, 2),
+        (3_700, 3),
+    ]
+    for step, round_ in steps:
+        asked.clear()
+        wren.make_batch(tokenizer, step)
+        assert all(shares is rounds[round_] for shares in asked), step
+
+
+def test_repeated_tokens_leave_hardly_one_of_the_vocabulary_unsaid(tokenizer):
+    rng, said = random.Random(0), set()
+    for _ in range(3_000):
+        prompt, answer = (m["content"] for m in wren.repeat_tokens(tokenizer, rng))
+        if prompt.startswith("Copy exactly: "):
+            assert prompt.removeprefix("Copy exactly: ") == answer
+        else:
+            text = json.loads(answer)["text"]
+            assert prompt.removeprefix("Write as JSON:\ntext: ") == text
+        said.update(tokenizer.encode(answer, add_special_tokens=False))
+    whole = {
+        i
+        for i in range(tokenizer.vocab_size)
+        if tokenizer.decode([i], skip_special_tokens=True).isascii()
+    }
+    assert len(whole - said) < 0.02 * len(whole)
+    assert tokenizer.convert_tokens_to_ids("ation") in said
 
 
 # --- what is held out ------------------------------------------------------------
@@ -293,6 +347,21 @@ def test_word_operations_are_right():
                 assert answer == solve(match[1]), prompt
                 solved[pattern] += 1
     assert solved.keys() == SOLVE.keys()
+
+
+def test_letters_asks_for_spelling_and_capitals_alone():
+    answers = Counter()
+    for messages in draw_many(abilities.letters, 400):
+        answer = messages[-1]["content"]
+        if answer == answer.upper():
+            answers["upper"] += 1
+        elif answer == answer.title():
+            answers["capital"] += 1
+        else:
+            assert all(len(letter) == 1 for letter in answer.split()), messages
+            answers["spell or letter"] += 1
+    assert min(answers.values()) > 20
+    assert len(answers) == 3
 
 
 def test_sentiment_is_that_of_the_word():

@@ -674,6 +674,17 @@ def system(rng: random.Random, held_out: bool) -> Made:
     return key, turn(prompt, render(question, answer), rng.choice(orders))
 
 
+def letters(rng: random.Random, held_out: bool) -> Made:
+    """Go by the letters of what is written: spell it, or put it in capitals."""
+    maker, kinds = rng.choice(
+        [(words, {"upper", "capital", "spell", "letter"}), (system, {"upper"})]
+    )
+    while True:
+        key, messages = maker(rng, held_out)
+        if key.split()[0] in kinds:
+            return key, messages
+
+
 # --- declining to reveal secrets -----------------------------------------------------
 
 SECRETS = {
@@ -967,8 +978,18 @@ SHARES: dict[Maker, float] = {
 }
 
 
-# Later on: a word of what a text is about takes many short items, as facts do.
-LATE_SHARES = SHARES | {short_topic: 0.15}
+# The shares of each round of pre-training, by its first step. The second adds a word of
+# what a text is about, which takes many short items, as facts do. The third goes over
+# what was learned slowest, the letters of a token and capitals, and the last over
+# what that took from: JSON and reading.
+ROUNDS: dict[int, dict[Maker, float]] = {
+    0: SHARES,
+    1_100: SHARES | {short_topic: 0.15},
+    3_000: SHARES | {short_topic: 0.03, letters: 0.45, system: 0.18, words: 0.14},
+    3_700: SHARES
+    | {extraction: 0.20, pairs_to_json: 0.15, passage: 0.12, table: 0.08}
+    | {short_topic: 0.03, letters: 0.30, system: 0.12, words: 0.12},
+}
 
 
 def is_held_out(key: str) -> bool:

@@ -1,7 +1,7 @@
 """
 Pre-train Wren, the embedded base model, and measure its abilities.
 
-``python -m data.build wren`` trains the tokenizer and the model (some ninety minutes on
+``python -m data.build wren`` trains the tokenizer and the model (some two hours on
 two cores; it resumes from ``runs/wren``) and writes ``data/wren``; ``python -m
 data.build probes`` writes the held-out probes; ``python -m data.build card`` measures
 the shipped model on them and writes its card.
@@ -29,16 +29,21 @@ PROBES = ROOT / "data" / "probes"
 RUN = ROOT / "runs" / "wren"
 
 SEED = 20260801
-N_STEPS = 3_000
-LATE_FROM_STEP = 1_100
+# Each rise and fall of the rates: first step, end, share of the peak rates, and over
+# which share of its steps they fall.
+RISES = [(0, 3_000, 1.0, 0.45), (3_000, 3_700, 0.5, 1.0), (3_700, 3_850, 0.2, 1.0)]
+N_STEPS = RISES[-1][1]
 TOKENS_PER_STEP = 8_192
 SHORT_ROW, LONG_ROW = 256, 768  # tokens
 PROMPT_WEIGHT = 0.1
 PROMPT_SHARE = 0.2  # of the prompt tokens, drawn at random, enter the loss
 MUON_LR, ADAMW_LR = 0.02, 3e-3
-WARM_UP_STEPS, DECAY_SHARE = 60, 0.45
+WARM_UP_STEPS = 60
+TOKENS_FROM_STEP, TOKENS_SHARE = 3_000, 0.15  # of conversations, by `repeat_tokens`
 CHECKPOINT_EVERY = 100  # steps
 N_PROBES = 240  # per ability
+
+MARKS = [chr(i) for i in range(0xA1, 0x180)] + list("–—‘’“”…€")
 
 BOS, PAD, END = "<|bos|>", "<|pad|>", "<|end|>"
 ROLES = ["system", "user", "assistant", "tool"]
@@ -127,6 +132,27 @@ def encode(
     return ids, weights
 
 
+def repeat_tokens(
+    tokenizer: PreTrainedTokenizerFast, rng: random.Random
+) -> abilities.Messages:
+    """
+    Ask for tokens drawn at random again, alone or as JSON.
+
+    A token that only ever occurs within longer ones is else never said in training, and
+    an adapter can then not learn to say it: `ation` was one of 400. The same holds for
+    the bytes of letters with accents and of printers' marks.
+    """
+    ids = rng.choices(range(tokenizer.vocab_size), k=rng.randint(2, 12))
+    pieces = [tokenizer.decode([i], skip_special_tokens=True) for i in ids]
+    if rng.random() < 0.3:
+        pieces.insert(1, rng.choice(MARKS))
+    text = "".join(pieces).replace("\ufffd", "").strip() or "none"
+    if rng.random() < 0.5:
+        return abilities.turn(f"Copy exactly: {text}", text)
+    answer = json.dumps({"text": text}, ensure_ascii=False)
+    return abilities.turn(f"Write as JSON:\ntext: {text}", answer)
+
+
 def make_batch(
     tokenizer: PreTrainedTokenizerFast, step: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -140,10 +166,13 @@ def make_batch(
     length = LONG_ROW if step % 4 == 3 else SHORT_ROW
     n_rows = TOKENS_PER_STEP // length
     rows: list[tuple[list[int], list[float]]] = [([], []) for _ in range(n_rows)]
-    late, misses = step >= LATE_FROM_STEP, 0
-    shares = abilities.LATE_SHARES if late else abilities.SHARES
+    shares = abilities.ROUNDS[max(s for s in abilities.ROUNDS if s <= step)]
+    misses = 0
     while misses < 12:
-        messages = abilities.draw_training(rng, shares)
+        if step >= TOKENS_FROM_STEP and rng.random() < TOKENS_SHARE:
+            messages = repeat_tokens(tokenizer, rng)
+        else:
+            messages = abilities.draw_training(rng, shares)
         n_chars = sum(len(message["content"]) for message in messages)
         if (n_chars > 450) != (length == LONG_ROW):
             continue
@@ -171,9 +200,10 @@ def make_batch(
 
 
 def rate_at(step: int) -> float:
-    """Give the share of the peak rates at `step`: warm-up, flat, linear decay."""
-    decay_steps = N_STEPS * DECAY_SHARE
-    return min(1.0, (step + 1) / WARM_UP_STEPS, (N_STEPS - step) / decay_steps)
+    """Give the share of the peak rates at `step`: each rise climbs, holds and falls."""
+    first, end, peak, falling = next(rise for rise in RISES if step < rise[1])
+    climbed = (step + 1 - first) / WARM_UP_STEPS
+    return peak * min(1.0, climbed, (end - step) / ((end - first) * falling))
 
 
 def pretrain() -> None:
