@@ -153,6 +153,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "learning_rate": 8e-3,
         "lora_alpha": 64,
         "num_train_epochs": 4.0,
+        "max_new_tokens": 96,
     },
     "colab": {
         "model": "Qwen/Qwen3-0.6B",

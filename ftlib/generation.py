@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
-from ftlib.models import pick_dtype
+from ftlib.models import pick_dtype, release_memory
 from ftlib.schema import Message
 from ftlib.tokens import encode_prompt
 
@@ -81,4 +81,5 @@ def generate(
                 report(done, len(order))
     finally:
         model.train(was_training)
+        release_memory()
     return responses

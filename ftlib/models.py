@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,19 @@ def release_threads() -> None:
     folder = Path(torch.__file__).parent / "lib"
     for path in folder.glob("libgomp*.so*"):  # none where another OpenMP is used
         ctypes.CDLL(str(path)).omp_pause_resource_all(2)  # 2 is omp_pause_hard
+
+
+def release_memory() -> None:
+    """
+    Give the system back what freed tensors took.
+
+    Linux's C library keeps it in pieces between what is still held, and training and
+    answering in turns pile it up: lesson 01 held 2.2 GB in the end, and 1.6 with this.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim:
+            trim(0)
 
 
 def load_tokenizer(config: RunConfig) -> Any:

@@ -11,9 +11,9 @@ from typing import Any, Self
 from peft import PeftModel
 from transformers import PrinterCallback, TrainerCallback
 
+from ftlib import models
 from ftlib.batches import Row, hash_rows, make_collator, measure_loss, plan_rows
 from ftlib.config import RunConfig
-from ftlib.models import keep_gradients_right, prove_adapter, release_threads
 from ftlib.progress import Progress
 from ftlib.store import ADAPTER_FOLDER, RUN_FILE, read_json, record_run, write_json
 from ftlib.trainer import CheckedTrainer, make_arguments
@@ -113,7 +113,7 @@ class Run:
         self.progress.history += kept.get("history", [])
         self._stop.clear()
         self._go.set()
-        release_threads()
+        models.release_threads()
         self._thread = threading.Thread(
             target=self._run, args=(checkpoint,), name="ftlib-run", daemon=True
         )
@@ -182,6 +182,7 @@ class Run:
                 },
             ) as record:
                 self._train(checkpoint)
+                models.release_memory()
                 stopped = self._stop.is_set() and progress.step < progress.n_steps
                 if not stopped:
                     self._save()
@@ -217,7 +218,7 @@ class Run:
             progress.n_steps * rows_per_step,
             config.seed,
         )
-        keep_gradients_right(self.model)
+        models.keep_gradients_right(self.model)
         self.model.ftlib_was_trained = True
         arguments = make_arguments(
             config,
@@ -247,7 +248,9 @@ class Run:
         shutil.rmtree(final, ignore_errors=True)
         draft.rename(final)
         if isinstance(self.model, PeftModel):
-            self.progress.effect = prove_adapter(self.model, final, self.train[0])
+            self.progress.effect = models.prove_adapter(
+                self.model, final, self.train[0]
+            )
 
 
 class _Listener(TrainerCallback):

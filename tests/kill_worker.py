@@ -158,7 +158,7 @@ def stand_still_at(point):
     wrap(TrainerState, "save_to_json", after=lambda state, path: after_writing(path))
     wrap(training, "write_json", before=before_mark)
     wrap(shutil, "rmtree", before=while_removing)
-    wrap(training, "prove_adapter", before=before_proof)
+    wrap(training.models, "prove_adapter", before=before_proof)
 
 
 # --- the one that kills ----------------------------------------------------------

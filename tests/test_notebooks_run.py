@@ -58,10 +58,9 @@ def test_every_lesson_passes_with_its_exercises_solved(results):
         assert result["headline"]
 
 
-def test_no_lesson_needs_more_than_three_and_a_half_gigabytes(results):
-    # The aim is two; this keeps what is reached from being lost again.
+def test_no_lesson_needs_more_than_two_gigabytes(results):
     for name, result in results.items():
-        assert result["peak_rss_mb"] <= 3.5 * GB, name
+        assert result["peak_rss_mb"] <= 2 * GB, name
 
 
 def test_the_lessons_write_under_runs_and_nowhere_else(course):
