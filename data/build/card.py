@@ -42,9 +42,9 @@ training; for facts it is the phrasing that is held out. The table is written by
 |---|---|---|---|
 {rows}
 
-The sizes of the items and the shares of the training mix were settled after looking at
-which kinds of probe an earlier model was weakest in, so these are the scores of a mix
-chosen with the kinds, though never the items, in view.
+The sizes of the items, the shares of the training mix and its last two rounds were
+settled after looking at which kinds of probe an earlier model was weakest in, so these
+are the scores of a mix chosen with the kinds, though never the items, in view.
 
 By kind of item:
 

@@ -1,7 +1,7 @@
 """
 How fast the course trains and answers on this machine, beside what else there is.
 
-``python -m tests.bench.cpu`` takes about four minutes on two idle cores, prints a table
+``python -m tests.bench.cpu`` takes about six minutes on two idle cores, prints a table
 and writes ``runs/bench/cpu.json``; ``--quick`` runs the same in a minute or so, to see
 that it works: its numbers mean little.
 
