@@ -154,6 +154,7 @@ PROFILES: dict[str, dict[str, Any]] = {
         "lora_alpha": 64,
         "num_train_epochs": 4.0,
         "max_new_tokens": 96,
+        "eval_steps": 30,
     },
     "colab": {
         "model": "Qwen/Qwen3-0.6B",
