@@ -36,7 +36,10 @@ def show_table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> HTML:
     """
     with pd.option_context("display.max_colwidth", None):
         frame = pd.DataFrame(list(rows))
+        # pandas would spell a line's end out as a backslash and an n.
+        frame = frame.replace("\n", "\v", regex=True)
         body = frame.to_html(index=False, escape=True, border=0, float_format="%.3g")
+        body = body.replace("\v", "<br>")
     if caption:
         safe = caption.replace("&", "&amp;").replace("<", "&lt;")
         start = body.index(">") + 1

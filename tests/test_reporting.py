@@ -35,6 +35,11 @@ def test_long_text_is_shown_whole():
     assert text.strip() in show_table([{"text": text.strip()}]).data
 
 
+def test_lines_end_where_they_end_and_a_backslash_stays_one():
+    shown = show_table([{"mail": "Hello Ada,\n\nC:\\new is full.", "n": 2}]).data
+    assert "Hello Ada,<br><br>C:\\new is full." in shown
+
+
 def test_rows_and_columns_come_in_the_order_given():
     shown = show_table([{"b": "first", "a": 1}, {"b": "second", "a": 2}]).data
     places = [shown.index(text) for text in (">b<", ">a<", "first", "second")]
