@@ -67,7 +67,7 @@ def release_memory() -> None:
     Give the system back what freed tensors took.
 
     Linux's C library keeps it in pieces between what is still held, and training and
-    answering in turns pile it up: lesson 01 held 2.2 GB in the end, and 1.6 with this.
+    answering in turns pile it up: lesson 01 held 2.3 GB in the end, and 1.6 with this.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
