@@ -36,8 +36,8 @@ def generate(
     max_new_tokens : int
         The longest response, in tokens; generation stops at the end token.
     batch_size : int
-        Prompts answered at once, at most. On a CPU, 128 is about ten times as fast
-        as 1. Long prompts go in smaller batches, of `BATCH_TOKENS` together.
+        Prompts answered at once, at most. On a CPU, 128 is ten times as fast as 1, or
+        more. Long prompts go in smaller batches, of `BATCH_TOKENS` together.
     report : callable, optional
         Told after each batch how many are done, and of how many.
 
