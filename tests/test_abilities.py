@@ -89,14 +89,19 @@ def test_the_rates_climb_hold_and_fall_and_do_so_again_lower():
 
 
 def test_a_later_round_draws_by_its_own_shares(monkeypatch, tokenizer):
-    asked = []
+    asked, repeated = [], []
 
     def draw(rng, shares):
         asked.append(shares)
         return draw_training(rng, shares)
 
-    draw_training = abilities.draw_training
+    def repeat(tokenizer, rng):
+        repeated.append(rng)
+        return repeat_tokens(tokenizer, rng)
+
+    draw_training, repeat_tokens = abilities.draw_training, wren.repeat_tokens
     monkeypatch.setattr(abilities, "draw_training", draw)
+    monkeypatch.setattr(wren, "repeat_tokens", repeat)
     rounds = list(abilities.ROUNDS.values())
     steps = [
         (0, 0),
@@ -109,8 +114,11 @@ def test_a_later_round_draws_by_its_own_shares(monkeypatch, tokenizer):
     ]
     for step, round_ in steps:
         asked.clear()
+        repeated.clear()
         wren.make_batch(tokenizer, step)
+        assert asked
         assert all(shares is rounds[round_] for shares in asked), step
+        assert bool(repeated) == (step >= 3_000)
 
 
 def test_repeated_tokens_leave_hardly_one_of_the_vocabulary_unsaid(tokenizer):
