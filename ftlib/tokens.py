@@ -136,6 +136,7 @@ def find_problems(
     examples: Sequence[Example],
     tokenizer: Any,
     max_length: int,
+    held_out: Sequence[Example] = (),
 ) -> list[Problem]:
     """
     Find the faults that make a fine-tune fail in silence.
@@ -150,6 +151,9 @@ def find_problems(
         The tokenizer that will be used for generation.
     max_length : int
         The longest row allowed, in tokens.
+    held_out : sequence of Example
+        Conversations kept for validation and test, of which none may be among
+        `examples`; case and white space make no difference.
 
     Returns
     -------
@@ -168,7 +172,7 @@ def find_problems(
         )
     if not rows:
         problems.append(Problem("no examples", "data", "give at least one example"))
-    for name, is_faulty, remedy in _row_checks(tokenizer, max_length):
+    for name, is_faulty, remedy in _row_checks(tokenizer, max_length, held_out):
         where = [
             i
             for i, (row, example) in enumerate(zip(rows, examples, strict=True), 1)
@@ -185,6 +189,7 @@ def check_rows(
     examples: Sequence[Example],
     tokenizer: Any,
     max_length: int,
+    held_out: Sequence[Example] = (),
 ) -> None:
     """
     Raise `PreflightError` when `find_problems` finds one; same parameters.
@@ -199,17 +204,28 @@ def check_rows(
         As for `find_problems`.
     max_length : int
         As for `find_problems`.
+    held_out : sequence of Example
+        As for `find_problems`.
     """
-    problems = find_problems(rows, examples, tokenizer, max_length)
+    problems = find_problems(rows, examples, tokenizer, max_length, held_out)
     if problems:
         raise PreflightError(problems)
 
 
+def _fold_example(example: Example) -> tuple[tuple[str, str], ...]:
+    """Give a conversation without differences of case and white space."""
+    return tuple(
+        (message["role"], " ".join(message["content"].split()).casefold())
+        for message in example["messages"]
+    )
+
+
 def _row_checks(
-    tokenizer: Any, max_length: int
+    tokenizer: Any, max_length: int, held_out: Sequence[Example]
 ) -> list[tuple[str, Callable[[dict, Example], bool], str]]:
     """List the checks of one row: the fault's name, its test, its remedy."""
     bos, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    tested = {_fold_example(example) for example in held_out}
 
     def n_bos(row: dict) -> int:
         ids = row["input_ids"]
@@ -274,6 +290,12 @@ def _row_checks(
             "loss on the prompt",
             learns_prompt,
             "tokens of the prompt are supervised; mask them with IGNORE_INDEX",
+        ),
+        (
+            "test row in training",
+            lambda _, example: bool(tested) and _fold_example(example) in tested,
+            "what was trained on can be recited, so its score says nothing; take the "
+            "row out of training",
         ),
     ]
 

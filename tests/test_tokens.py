@@ -304,6 +304,35 @@ def test_rows_and_examples_of_unequal_number_are_refused(
         find_problems(five_rows, five_examples[:4], tokenizer, 512)
 
 
+def test_a_held_out_row_among_the_training_rows_is_found(
+    five_rows, five_examples, tokenizer
+):
+    kept = [
+        make_example("what is  the CAPITAL of Italy?\n", "rome"),  # row 1, folded
+        make_example("And 2 + 3?", "5"),  # row 4 without its first turn: another one
+        make_example("Hello", "Good evening.", system="Be formal."),
+    ]
+    (problem,) = find_problems(five_rows, five_examples, tokenizer, 512, held_out=kept)
+    assert (problem.name, problem.where) == ("test row in training", "1 rows: 1")
+    assert "take the row out of training" in problem.remedy
+
+
+def test_training_on_held_out_rows_is_refused(five_rows, five_examples, tokenizer):
+    kept = five_examples[2:4]
+    with pytest.raises(PreflightError, match=r"in training \(2 rows: 3, 4\)"):
+        check_rows(five_rows, five_examples, tokenizer, 512, held_out=kept)
+    check_rows(five_rows[:2], five_examples[:2], tokenizer, 512, held_out=kept)
+
+
+def test_the_same_words_of_another_role_are_another_row(
+    five_rows, five_examples, tokenizer
+):
+    system, user, response = five_examples[1]["messages"]
+    swapped = [system | {"role": "user"}, user | {"role": "system"}, response]
+    kept = [{"messages": swapped}]
+    assert find_problems(five_rows, five_examples, tokenizer, 512, kept) == []
+
+
 # --- the mask, shown -------------------------------------------------------------
 
 

@@ -2,7 +2,10 @@
 
 import sys
 
-USAGE = "usage: python -m data.build soc | probes | wren | card | hashes"
+USAGE = (
+    "usage: python -m data.build "
+    "soc | samples | pii | redactor | probes | wren | card | hashes"
+)
 
 
 def main(arguments: list[str]) -> None:
@@ -12,6 +15,18 @@ def main(arguments: list[str]) -> None:
             from data.build import soc
 
             soc.main()
+        case ["samples"]:
+            from data.build import samples
+
+            samples.main()
+        case ["pii"]:
+            from data.build import pii
+
+            pii.main()
+        case ["redactor"]:
+            from data.build import redactor
+
+            redactor.main()
         case ["probes"]:
             from data.build import wren
 
