@@ -21,15 +21,15 @@ TOP = {"lesson", "panels", "exercises", "environment"}
 # - models, by those that need a model in hand: its dtype, its guard, its loading;
 # - tokens, by generation: a prompt must be encoded by the very function that the check
 #   before training compares the training rows with.
-# And three that are parts of another: batches and trainer of training, Score of what
-# reports it.
+# And those that are parts of another: batches and trainer of training, scores of what
+# measures and reports.
 SHARED = {
     "models": {"training", "trainer", "batches", "generation", "leakage", "deployment"},
     "tokens": {"generation"},
     "batches": {"training"},
     "progress": {"training"},
     "trainer": {"training"},
-    "scoring": {"reporting", "forgetting"},
+    "scoring": {"reporting", "forgetting", "leakage", "redaction"},
 }
 HEAVY = {
     "torch",
@@ -39,6 +39,8 @@ HEAVY = {
     "bitsandbytes",
     "datasets",
     "accelerate",
+    "presidio_analyzer",
+    "spacy",
 }
 LIMIT = 235  # lines of code a module: about 200
 
@@ -72,7 +74,9 @@ def find_breaches(name, source):
     elif name in BASE:
         allowed = BASE
     else:
-        allowed = BASE | {shared for shared, users in SHARED.items() if name in users}
+        stage = name.split(".")[0]  # a stage that is a folder may import its own files
+        shared = {shared for shared, users in SHARED.items() if stage in users}
+        allowed = BASE | shared | {stage}
     return sorted((ours - allowed) | (others & {"data", "tests", "run", "trl"}))
 
 
@@ -117,6 +121,8 @@ def test_a_module_imports_only_what_its_place_allows(name):
         ("tokens", "from ftlib.lesson import check", ["lesson"]),
         ("models", "from trl import SFTTrainer", ["trl"]),
         ("models", "from data.build import wren", ["data"]),
+        ("redaction.spans", "from ftlib.cleaning import NEAR", ["cleaning"]),
+        ("redaction.spans", "from ftlib.redaction.vault import Vault", []),
         ("training", "from ftlib.models import pick_dtype", []),
         ("generation", "from ftlib.tokens import encode_prompt", []),
         ("store", "import ftlib\nfrom ftlib.schema import BadRow\nimport json", []),
@@ -180,9 +186,9 @@ def test_a_module_has_at_most_200_lines_of_code(name):
     assert count_code_lines(MODULES[name].read_text("utf-8")) <= LIMIT
 
 
-def test_the_whole_package_has_at_most_3000_lines_of_code():
+def test_the_whole_package_has_at_most_4000_lines_of_code():
     sources = [path.read_text("utf-8") for path in MODULES.values()]
-    assert sum(map(count_code_lines, sources)) <= 3000
+    assert sum(map(count_code_lines, sources)) <= 4000
 
 
 def test_no_module_is_named_after_nothing():
