@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ftlib.schema import IGNORE_INDEX
+from ftlib.schema import IGNORE_INDEX, find_fault
 
 
 def _check_flow(answer: Any) -> str | None:
@@ -69,6 +69,41 @@ def _check_weakest_field(answer: Any) -> str | None:
     return None
 
 
+def _check_mended_row(answer: Any) -> str | None:
+    fault = find_fault(answer)
+    if fault:
+        return fault[0].upper() + fault[1:] + "."
+    if answer["messages"][0]["content"] != "Where is my lamp?":
+        return "Keep what was said; mend only what is wrong."
+    return None
+
+
+def _check_parts(answer: Any) -> str | None:
+    if not isinstance(answer, Mapping) or set(answer) != {"train", "test"}:
+        return "Give {'train': [...], 'test': [...]}: split_by_group does."
+    train, test = ({row["group"] for row in answer[name]} for name in ("train", "test"))
+    if train & test:
+        return f"{len(train & test)} groups are in both parts."
+    if sum(map(len, answer.values())) != 150:
+        return "Each of the 150 records belongs in one part."
+    if not 0.15 <= len(test) / len(train | test) <= 0.25:
+        return "About a fifth of the groups should be in the test."
+    return None
+
+
+def _check_kept_rows(answer: Any) -> str | None:
+    if not isinstance(answer, Sequence) or len(answer) != 2:
+        return "Give (n_rows, n_wrong)."
+    # Planted: 80 duplicates, 18 faulty prompts and 14 faulty responses; 1200 - 112.
+    if answer[0] == 1200:
+        return "Those are all. Drop the rows in `dropped`."
+    if answer[0] != 1088:
+        return "Count each dropped row once: some are found by two checks."
+    if answer[1] != 30:
+        return "Look for wrong_label in the faults of the rows that stay."
+    return None
+
+
 CHECKS: dict[str, Callable[[Any], str | None]] = {
     "00.1": _check_flow,
     "00.2": _check_question,
@@ -76,4 +111,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "01.1": _check_supervised,
     "01.2": _check_interval,
     "01.3": _check_weakest_field,
+    "02.1": _check_mended_row,
+    "02.2": _check_parts,
+    "02.3": _check_kept_rows,
 }

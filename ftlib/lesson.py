@@ -29,6 +29,16 @@ LESSONS = {
         ("data/wren", "data/soc", "data/probes"),
         ("runs/01_first_fine_tune",),
     ),
+    "02": Lesson(
+        "02_data_preparation",
+        ("data/wren", "data/soc", "data/samples"),
+        ("runs/02_data_preparation",),
+    ),
+    "03": Lesson(
+        "03_redaction",
+        ("data/wren", "data/soc", "data/pii", "data/redactor"),
+        ("runs/03_redaction",),
+    ),
 }
 
 

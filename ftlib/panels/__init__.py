@@ -1,6 +1,8 @@
 """Panels: controls that take and give plain values, each with a headless twin."""
 
 from ftlib.panels.ask import AskPanel
+from ftlib.panels.data_card import DataCardPanel
+from ftlib.panels.review import ReviewPanel
 from ftlib.panels.train import TrainingPanel
 
-__all__ = ["AskPanel", "TrainingPanel"]
+__all__ = ["AskPanel", "DataCardPanel", "ReviewPanel", "TrainingPanel"]
