@@ -21,7 +21,7 @@ from ftlib.store import BadRowError, parse_row, write_jsonl
 CONVENTIONS = ("messages", "sharegpt", "alpaca", "prompt-completion", "text")
 """What `load_examples` can read; where a row fits two, the earlier one counts."""
 
-_SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
+SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 _TYPES = {"ndjson": "jsonl", "tsv": "csv", "txt": "text", "md": "text"}
 _PROMPTS = ("prompt", "question", "query", "input", "text")
 _RESPONSES = ("completion", "response", "answer", "output", "label")
@@ -126,8 +126,8 @@ def write_rejected(loaded: Loaded, path: str | os.PathLike) -> None:
 def _read_rows(path: Path) -> tuple[str, str, list[_Row]]:
     """Read a file's type, encoding and rows, by its suffix and what it begins with."""
     suffix, data = path.suffix.lower(), path.read_bytes()
-    if suffix not in _SUFFIXES:
-        raise ValueError(f"no type of file it may be: use {', '.join(_SUFFIXES)}")
+    if suffix not in SUFFIXES:
+        raise ValueError(f"no type of file it may be: use {', '.join(SUFFIXES)}")
     file_type = _TYPES.get(suffix[1:], suffix[1:])
     if file_type == "parquet":
         return file_type, "utf-8", list(_read_parquet(data))

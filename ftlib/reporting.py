@@ -8,6 +8,7 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
+from ftlib.schema import spell_controls
 from ftlib.scoring import Score
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#c8590b", "#777777"
@@ -34,12 +35,14 @@ def show_table(rows: Sequence[Mapping[str, Any]], caption: str = "") -> HTML:
     >>> "&lt;b&gt;" in show_table([{"text": "<b>"}]).data
     True
     """
-    with pd.option_context("display.max_colwidth", None):
+    # What looks like a formula is text.
+    options = ("display.max_colwidth", None, "display.html.use_mathjax", False)
+    with pd.option_context(*options):
         frame = pd.DataFrame(list(rows))
         # pandas would spell a line's end out as a backslash and an n.
         frame = frame.replace("\n", "\v", regex=True)
         body = frame.to_html(index=False, escape=True, border=0, float_format="%.3g")
-        body = body.replace("\v", "<br>")
+        body = spell_controls(body.replace("\v", "<br>"))
     if caption:
         safe = caption.replace("&", "&amp;").replace("<", "&lt;")
         start = body.index(">") + 1

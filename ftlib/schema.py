@@ -1,5 +1,6 @@
 """The nouns that flow from stage to stage: messages, examples, spans, bad rows."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -132,3 +133,51 @@ def find_fault(row: Any) -> str | None:
     if all(message["role"] == "system" for message in row["messages"][:-1]):
         return "the response answers no one: give a user's message before it"
     return None
+
+
+def spell_controls(text: str) -> str:
+    r"""
+    Spell out what cannot be seen: control, bidi and zero-width characters.
+
+    Parameters
+    ----------
+    text : str
+        Any text, or HTML.
+
+    Returns
+    -------
+    str
+        The same, with the code point of each such character in angle brackets; line
+        ends and tabs stay.
+
+    Examples
+    --------
+    >>> spell_controls("sa\u202efe")
+    'sa⟨U+202E⟩fe'
+    """
+    return "".join(
+        char if char in "\n\t" or char.isprintable() else f"⟨U+{ord(char):04X}⟩"
+        for char in text
+    )
+
+
+def make_safe(text: str) -> str:
+    """
+    Give text as HTML in which nothing acts.
+
+    Parameters
+    ----------
+    text : str
+        Of a record, a file or an error.
+
+    Returns
+    -------
+    str
+        Escaped, and spelled out as `spell_controls` does.
+
+    Examples
+    --------
+    >>> make_safe("<b>")
+    '&lt;b&gt;'
+    """
+    return html.escape(spell_controls(text))

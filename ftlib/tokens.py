@@ -1,13 +1,12 @@
 """Tokens: from conversations to input_ids and labels, checked before training."""
 
-import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from IPython.display import HTML
 
-from ftlib.schema import IGNORE_INDEX, Example, Message
+from ftlib.schema import IGNORE_INDEX, Example, Message, make_safe
 
 
 def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
@@ -318,7 +317,7 @@ def show_mask(row: dict[str, list[int]], tokenizer: Any) -> HTML:
     """
     pieces = []
     for token, label in zip(row["input_ids"], row["labels"], strict=True):
-        text = html.escape(tokenizer.decode([token])).replace("\n", "↵<br>")
+        text = make_safe(tokenizer.decode([token])).replace("\n", "↵<br>")
         style = (
             "background:#c8e6c9;color:#000;border-bottom:2px solid #2e7d32"
             if label != IGNORE_INDEX

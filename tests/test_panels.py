@@ -331,7 +331,6 @@ def test_a_model_that_cannot_be_loaded_is_shown_and_can_be_tried_again(run):
 def test_settings_are_escaped():
     config = CONFIG.change(lr_scheduler_type="<script>")
     panel = TrainingPanel(CONFIG, FakeRun)
-    assert "&lt;script&gt;" in panels.html.escape(panels._describe(CONFIG, config))
     panel._given = config.change(r=8)
     panel._preset_changes = lambda: {"lr_scheduler_type": "<img>"}
     panel._show()

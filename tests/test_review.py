@@ -10,9 +10,8 @@ from ftlib.panels.review import (
     bound_leak_rate,
     find_tripwires,
     order_for_review,
-    spell_controls,
 )
-from ftlib.schema import Span
+from ftlib.schema import Span, spell_controls
 
 ANA = {"id": "ana", "text": "Ana met Bo and Bo left", "spans": [Span(0, 3, "PERSON")]}
 SURE = {"id": "sure", "text": "Cy left", "spans": [Span(0, 2, "PERSON", 0.97)]}

@@ -1,12 +1,12 @@
 """The panel in which one talks to a model."""
 
-import html
 from contextlib import nullcontext
 from typing import Any
 
 import ipywidgets as widgets
 
 from ftlib.generation import generate
+from ftlib.schema import make_safe
 
 
 class AskPanel(widgets.VBox):
@@ -48,4 +48,4 @@ class AskPanel(widgets.VBox):
         with self._model.disable_adapter() if has_adapter else nullcontext():
             answer = generate(self._model, self._tokenizer, asked)[0]
         self._answered = (question, answer)
-        self.answer.value = f"<pre>{html.escape(answer) or '(no answer)'}</pre>"
+        self.answer.value = f"<pre>{make_safe(answer) or '(no answer)'}</pre>"

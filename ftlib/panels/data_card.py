@@ -9,13 +9,12 @@ from typing import Any
 import ipywidgets as widgets
 from matplotlib.figure import Figure
 
-from ftlib.formats import Loaded, load_examples
-from ftlib.panels.review import fix_size, make_safe, spell_controls
+from ftlib.formats import SUFFIXES, Loaded, load_examples
+from ftlib.panels.review import fix_size
 from ftlib.reporting import BLUE, ORANGE, show_table
-from ftlib.schema import Example
+from ftlib.schema import Example, make_safe, spell_controls
 from ftlib.tokens import encode_example, show_mask
 
-SUFFIXES = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".txt", ".md")
 N_MEASURED = 2000  # examples at most whose lengths are measured, evenly spaced
 N_SHOWN = 20  # bad rows at most that are listed
 _FRAME = '<div tabindex="0" style="height:{}px;overflow:auto;line-height:1.5">{}</div>'
@@ -131,8 +130,8 @@ class DataCardPanel(widgets.VBox):
         except Exception as fault:  # `value` raises it when nothing was loaded
             self._error, error = fault, str(fault) or type(fault).__name__
         self.message.value = f'<b role="status">{make_safe(error)}</b>'
-        self.facts.value = _FRAME.format(225, spell_controls(facts))
-        self.problems.value = _FRAME.format(140, spell_controls(problems))
+        self.facts.value = _FRAME.format(225, facts)
+        self.problems.value = _FRAME.format(140, problems)
         self.image.value = draw_lengths(lengths, self._max_length)
         self._examples = loaded.examples if lengths else []
         self.slider.max, self.slider.value = max(1, len(self._examples)), 1
@@ -168,7 +167,7 @@ class DataCardPanel(widgets.VBox):
             text = f"Row {self.value.row_numbers[number - 1]} of the file"
             text += f", without its last {n_over} tokens" if n_over > 0 else ""
             text += show_mask(cut, self._tokenizer).data
-        self.example.value = _FRAME.format(210, spell_controls(text))
+        self.example.value = _FRAME.format(210, text)
 
 
 def _list_problems(loaded: Loaded) -> str:

@@ -1,6 +1,5 @@
 """The review panel: a person checks redactions, one record at a time."""
 
-import html
 import re
 import zlib
 from collections import Counter
@@ -12,7 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from ftlib import store
-from ftlib.schema import Span
+from ftlib.schema import Span, make_safe, spell_controls
 
 Record = Mapping[str, Any]
 ENTITY_TYPES = {"PERSON", "LOCATION", "EMAIL_ADDRESS", "PHONE_NUMBER", "PASSWORD"}
@@ -34,54 +33,6 @@ _FRAME = (
     "overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;"
     'padding:6px;border:1px solid #999">{}</div>'
 )
-
-
-def spell_controls(text: str) -> str:
-    r"""
-    Spell out what cannot be seen: control, bidi and zero-width characters.
-
-    Parameters
-    ----------
-    text : str
-        Any text, or HTML.
-
-    Returns
-    -------
-    str
-        The same, with the code point of each such character in angle brackets; line
-        ends and tabs stay.
-
-    Examples
-    --------
-    >>> spell_controls("sa\u202efe")
-    'sa⟨U+202E⟩fe'
-    """
-    return "".join(
-        char if char in "\n\t" or char.isprintable() else f"⟨U+{ord(char):04X}⟩"
-        for char in text
-    )
-
-
-def make_safe(text: str) -> str:
-    """
-    Give text as HTML in which nothing acts.
-
-    Parameters
-    ----------
-    text : str
-        Of a record, a file or an error.
-
-    Returns
-    -------
-    str
-        Escaped, and spelled out as `spell_controls` does.
-
-    Examples
-    --------
-    >>> make_safe("<b>")
-    '&lt;b&gt;'
-    """
-    return html.escape(spell_controls(text))
 
 
 def fix_size(width: str, height: str = "32px") -> widgets.Layout:

@@ -1,6 +1,5 @@
 """The training panel: set, start, watch, pause, stop and resume one run."""
 
-import html
 import math
 import textwrap
 import threading
@@ -12,6 +11,7 @@ import ipywidgets as widgets
 
 from ftlib.config import RunConfig
 from ftlib.panels.curves import LOSSES, draw_curves, pick_losses, tabulate
+from ftlib.schema import make_safe
 
 if TYPE_CHECKING:
     from ftlib.training import Progress, Run
@@ -257,8 +257,8 @@ class TrainingPanel(widgets.VBox):
             if self._error:
                 reason = f"{type(self._error).__name__}: {self._error}"
                 message += ", " + textwrap.shorten(reason, 300, placeholder=" ...")
-            self.note.value = html.escape(note)
-            self.message.value = f'<b role="status">{html.escape(message)}</b>'
+            self.note.value = make_safe(note)
+            self.message.value = f'<b role="status">{make_safe(message)}</b>'
             self.numbers.value = tabulate(self.run.progress if self.run else None)
             for name, button in self.buttons.items():
                 button.disabled = name not in enabled
