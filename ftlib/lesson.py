@@ -36,7 +36,13 @@ LESSONS = {
     ),
     "03": Lesson(
         "03_redaction",
-        ("data/wren", "data/soc", "data/pii", "data/redactor"),
+        (
+            "data/wren",
+            "data/soc",
+            "data/pii",
+            "data/redactor",
+            "data/reference_runs/leakage_cpu.json",
+        ),
         ("runs/03_redaction",),
     ),
 }

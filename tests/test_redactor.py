@@ -20,7 +20,6 @@ from ftlib.redaction.ner import (
 
 @pytest.fixture(scope="module")
 def redactor():
-    torch.set_num_threads(1)
     return load_redactor()
 
 

@@ -4,7 +4,7 @@ import sys
 
 USAGE = (
     "usage: python -m data.build "
-    "soc | samples | pii | redactor | probes | wren | card | hashes"
+    "soc | samples | pii | redactor | redactor-table | probes | wren | card | hashes"
 )
 
 
@@ -27,6 +27,10 @@ def main(arguments: list[str]) -> None:
             from data.build import redactor
 
             redactor.main()
+        case ["redactor-table"]:
+            from data.build import redactor
+
+            redactor.write_table()
         case ["probes"]:
             from data.build import wren
 

@@ -5,8 +5,16 @@ from pathlib import Path
 from ftlib.store import hash_file
 
 DATA = Path(__file__).resolve().parents[1]
-LICENCES = {"wren": "Apache-2.0"}
-COMMANDS = {"wren": "wren", "probes": "probes", "soc": "soc"}
+LICENCES = {"wren": "Apache-2.0", "redactor": "Apache-2.0"}
+# The part of data/ that each command makes; the cards have their own.
+COMMANDS = {
+    "pii": "pii",
+    "probes": "probes",
+    "redactor": "redactor",
+    "samples": "samples",
+    "soc": "soc",
+    "wren": "wren",
+}
 HEAD = """# Data
 
 All of it is synthetic: seeded scripts in `data/build/` wrote it, from word lists of
@@ -17,6 +25,15 @@ keys are made up; IP addresses are from the ranges reserved for documentation or
 Make a part again with the command in its row, then `python -m data.build hashes` for
 this table; `tests/test_data.py` compares it with the files.
 
+- `samples/`: training data of six shapes, each file in another type and convention:
+  support replies (`voice.md` has the house's rules), code (`naming.md`), chats,
+  contract clauses, a policy handbook, behaviour under a policy, financial reports.
+- `pii/`: labelled text that redaction is measured on. Its templates, names and rules
+  are not those that the redactor was trained on; they were written without sight of it
+  or of the patterns. `technical.jsonl` holds nobody's data. In `secrets.jsonl` the
+  first character of each secret is written as an escape, so that no scanner takes it
+  for a real one.
+- `redactor/`: the adapter that finds names; its card is `redactor/README.md`.
 - `wren/`: the embedded base model; its card is `wren/README.md`.
 - `probes/`: held-out items, one file an ability, that measure what Wren can do.
 - `soc/`: raw security alerts with the analysts' triage; `truth.jsonl` says which rows
@@ -41,9 +58,8 @@ def make_row(path: Path) -> str:
     part = path.relative_to(DATA).parts[0]
     n_rows = len(path.read_bytes().splitlines()) if path.suffix == ".jsonl" else "-"
     licence = LICENCES.get(part, "CC0-1.0")
-    command = (
-        f"python -m data.build {'card' if path.suffix == '.md' else COMMANDS[part]}"
-    )
+    is_card = part == "wren" and path.suffix == ".md"
+    command = f"python -m data.build {'card' if is_card else COMMANDS[part]}"
     name = path.relative_to(DATA).as_posix()
     return f"| `{name}` | {n_rows} | {licence} | `{command}` | `{hash_file(path)}` |"
 
