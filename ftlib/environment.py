@@ -10,7 +10,15 @@ from typing import Any
 from ftlib.config import ROOT
 from ftlib.store import RUNS
 
-NEEDED = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "ipywidgets")
+NEEDED = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "datasets",
+    "presidio-analyzer",
+    "ipywidgets",
+)
 FREE_MEMORY_GB, FREE_DISK_GB = 2, 1
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ftlib.schema import IGNORE_INDEX, find_fault
+from ftlib.schema import IGNORE_INDEX, Span, find_fault
 
 
 def _check_flow(answer: Any) -> str | None:
@@ -104,6 +104,37 @@ def _check_kept_rows(answer: Any) -> str | None:
     return None
 
 
+def _check_own_pattern(answer: Any) -> str | None:
+    if not isinstance(answer, Sequence) or not all(isinstance(s, Span) for s in answer):
+        return "Give the list of spans: find_spans(note, patterns=your_file)."
+    tickets = [(s.start, s.end) for s in answer if s.entity_type == "TICKET_ID"]
+    if tickets == [(4, 13), (18, 27)]:
+        return None
+    if not tickets:
+        return "No span is a TICKET_ID: name it so under supported_entity."
+    return "Both tickets should be found, whole: INC- and five digits."
+
+
+def _check_review_size(answer: Any) -> str | None:
+    # 0.99 to the power n is under 0.05 from n = 299 on; the rule of three says 300.
+    if answer in (299, 300):
+        return None
+    if isinstance(answer, int) and answer > 300:
+        return "That many will do; fewer do too. Look for the smallest."
+    return "Try numbers in bound_leak_rate(n, 0) until it is at most 0.01."
+
+
+def _check_exposure(answer: Any) -> str | None:
+    if not isinstance(answer, int | float):
+        return "Give a number of bits."
+    # The fifth of 10,001: the logarithm of 2000.2 to base 2.
+    if abs(answer - 10.966) < 0.01:
+        return None
+    if abs(answer - 11.288) < 0.01:
+        return "Four are better, so its rank is five."
+    return "Take log2 of the number of secrets over the rank; the canary counts too."
+
+
 CHECKS: dict[str, Callable[[Any], str | None]] = {
     "00.1": _check_flow,
     "00.2": _check_question,
@@ -114,4 +145,7 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "02.1": _check_mended_row,
     "02.2": _check_parts,
     "02.3": _check_kept_rows,
+    "03.1": _check_own_pattern,
+    "03.2": _check_review_size,
+    "03.3": _check_exposure,
 }

@@ -12,6 +12,14 @@ FIELDS = [
     scoring.Score("host", 0.9, 4, 0.6, 1.0),
 ]
 FLOW = ["records", "examples", "tokens", "adapter", "predictions", "scores"]
+MENDED = {
+    "messages": [
+        {"role": "user", "content": "Where is my lamp?"},
+        {"role": "assistant", "content": "Here."},
+    ]
+}
+# 75 groups of two records; a cut after 119 goes through one.
+GROUPED = [{"group": str(i // 2)} for i in range(150)]
 RIGHT_AND_WRONG = {
     "00.1": (FLOW, FLOW[::-1]),
     "00.2": ("Lisbon", "Madrid"),
@@ -25,6 +33,18 @@ RIGHT_AND_WRONG = {
         {"scores": FIELDS, "weakest": "severity"},
         {"scores": FIELDS, "weakest": "host"},
     ),
+    "02.1": (MENDED, {"messages": [MENDED["messages"][0]]}),
+    "02.2": (
+        {"train": GROUPED[:120], "test": GROUPED[120:]},
+        {"train": GROUPED[:119], "test": GROUPED[119:]},
+    ),
+    "02.3": ((1088, 30), (1200, 30)),
+    "03.1": (
+        [schema.Span(4, 13, "TICKET_ID", 0.8), schema.Span(18, 27, "TICKET_ID", 0.8)],
+        [schema.Span(4, 13, "TICKET_ID", 0.8)],
+    ),
+    "03.2": (299, 100),
+    "03.3": (10.966, 11.288),
 }
 
 

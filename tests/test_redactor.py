@@ -3,7 +3,6 @@
 import itertools
 
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from data.build.redactor import LABELS, label_tokens, read_sentences, score_types

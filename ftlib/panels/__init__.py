@@ -2,7 +2,13 @@
 
 from ftlib.panels.ask import AskPanel
 from ftlib.panels.data_card import DataCardPanel
-from ftlib.panels.review import ReviewPanel
+from ftlib.panels.review import ReviewPanel, bound_leak_rate
 from ftlib.panels.train import TrainingPanel
 
-__all__ = ["AskPanel", "DataCardPanel", "ReviewPanel", "TrainingPanel"]
+__all__ = [
+    "AskPanel",
+    "DataCardPanel",
+    "ReviewPanel",
+    "TrainingPanel",
+    "bound_leak_rate",
+]

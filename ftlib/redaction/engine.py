@@ -16,15 +16,16 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from ftlib.redaction import recognizers as _recognizers  # noqa: F401, Presidio finds them
+from ftlib.redaction.spans import LEAST_SCORE
 
 _FILE = Path(__file__).with_name("recognizers.yaml")
 # What may stand between a label and its value.
 _IS = (
-    r"""["'\]\)*]{0,3}[\s_]{0,3}(?:(?:numbers?|no|nr|num|id|code|is|was|are|of|to|as|"""
-    r"""value|valid|reads?|issued|named|registered|held)\b[.:]?[\s_]{0,2}){0,3}"""
-    r"""(?:\([^()\n]{0,24}\) ?)?(?:[:=#>|,;-]|=>){0,2}[*]{0,2}\s{0,4}["'(\[<]{0,2}\K"""
+    r"""["'\]\)*]{0,3}[\s_]{0,3}(?:(?:numbers?|no|nr|num|n[°º]|id|code|is|was|are|of|to|"""
+    r"""as|value|valid|reads?|issued|named|registered|held|given|here|still|now|ist|"""
+    r"""lautet|est|es|é|era)(?!\w)[.:]?[\s_]{0,2}){0,3}(?:\([^()\n]{0,24}\) ?)?"""
+    r"""(?:(?:[:=#>|,;-]|=>){0,2}|[._…-]{3,60}:?)[*]{0,2}\s{0,14}["'(\[<]{0,2}\K"""
 )
-_THRESHOLD = 0.4
 
 
 @Language.component("lower_case_lemmas")
@@ -89,6 +90,6 @@ def build_engine(patterns: str | None = None, names: bool = True) -> AnalyzerEng
     return AnalyzerEngine(
         registry,
         nlp,
-        default_score_threshold=_THRESHOLD,
+        default_score_threshold=LEAST_SCORE,
         context_aware_enhancer=LemmaContextAwareEnhancer(),
     )

@@ -23,8 +23,10 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from ftlib.config import ROOT
+from ftlib.redaction.spans import LEAST_SCORE
 from ftlib.schema import Span
 from ftlib.store import hash_file
 
@@ -128,10 +130,15 @@ def load_redactor(folder: Path = FOLDER) -> Redactor:
             f"there is no redactor in {folder}: run python -m data.build redactor"
         )
     config = json.loads((folder / "redactor.json").read_text("utf-8"))
-    base = find_base()
-    model = AutoModelForTokenClassification.from_pretrained(
-        base, num_labels=len(config["labels"])
-    )
+    base, verbosity = find_base(), logging.get_verbosity()
+    # The report that the classifier is missing would only alarm: the adapter has it.
+    logging.set_verbosity_error()
+    try:
+        model = AutoModelForTokenClassification.from_pretrained(
+            base, num_labels=len(config["labels"])
+        )
+    finally:
+        logging.set_verbosity(verbosity)
     model = PeftModel.from_pretrained(model, folder).merge_and_unload().float().eval()
     return Redactor(
         model.requires_grad_(False),
@@ -393,7 +400,13 @@ class NameRecognizer(EntityRecognizer):
             One a span.
         """
         return [
-            RecognizerResult(s.entity_type, s.start, s.end, s.score)
+            # The model has thresholds of its own: Presidio's must drop none of these.
+            RecognizerResult(
+                s.entity_type,
+                s.start,
+                s.end,
+                LEAST_SCORE + (1 - LEAST_SCORE) * s.score,
+            )
             for s in find_names([text])[0]
             if s.entity_type in entities
         ]

@@ -22,10 +22,14 @@ _PUNCTUATION = {
     **dict.fromkeys(map(ord, "“”„‟″«»＂"), '"'),
     **dict.fromkeys(map(ord, "\u2028\u2029\u0085"), "\n"),
     **dict.fromkeys(map(ord, "。｡․"), "."),
+    ord("\u1680"): " ",
 }
 del _PUNCTUATION[ord("`")]  # code uses it
 _HIDDEN = frozenset("\u034f\u115f\u1160\u3164\uffa0\u2800\u180e")
 _WORD = re.compile(r"[^\W\d_]+")
+# Five and more single characters, a space between each two: 0 3 / 1 2 / 1 9 8 5
+_SPACED = re.compile(r"(?<!\S)[\w+(](?: [\w+()./@:-]){4,80}(?!\S)")
+_DIGIT = re.compile(r"\d")
 
 
 def normalise(text: str) -> tuple[str, list[int], list[int]]:
@@ -34,7 +38,8 @@ def normalise(text: str) -> tuple[str, list[int], list[int]]:
 
     Compatible forms are composed (NFKC); characters that cannot be seen are dropped;
     letters that look like Latin ones become those in words that mix scripts or have no
-    other letters; dashes, spaces and quotes become the plain ones.
+    other letters; dashes, spaces, quotes and digits become the plain ones; what is
+    spaced out, such as ``1 9 8 5``, is closed up.
 
     Parameters
     ----------
@@ -53,7 +58,7 @@ def normalise(text: str) -> tuple[str, list[int], list[int]]:
     ('Ana', [0, 2, 3], [2, 3, 4])
     """
     if text.isascii():
-        return text, list(range(len(text))), list(range(1, len(text) + 1))
+        return _close_up(text, list(range(len(text))), list(range(1, len(text) + 1)))
     clusters: list[list] = []  # start, end, characters that combine
     for i, character in enumerate(text):
         if character in _HIDDEN or _is_hidden(character):
@@ -69,10 +74,28 @@ def normalise(text: str) -> tuple[str, list[int], list[int]]:
     for start, end, characters in clusters:
         plain = characters.translate(_PUNCTUATION)
         plain = unicodedata.normalize("NFKC", plain).translate(_PUNCTUATION)
+        if plain.isdecimal():
+            plain = "".join(str(unicodedata.decimal(digit)) for digit in plain)
         copy.append(plain)
         starts += [start] * len(plain)
         ends += [end] * len(plain)
-    return _WORD.sub(_fold, "".join(copy)), starts, ends
+    return _close_up(_WORD.sub(_fold, "".join(copy)), starts, ends)
+
+
+def _close_up(
+    text: str, starts: list[int], ends: list[int]
+) -> tuple[str, list[int], list[int]]:
+    """Take the spaces out of what is spaced out, if a digit is in it."""
+    runs = [m.span() for m in _SPACED.finditer(text)]
+    drop = {i for a, b in runs for i in range(a + 1, b, 2) if _DIGIT.search(text, a, b)}
+    if not drop:
+        return text, starts, ends
+    kept = [i for i in range(len(text)) if i not in drop]
+    return (
+        "".join(text[i] for i in kept),
+        [starts[i] for i in kept],
+        [ends[i] for i in kept],
+    )
 
 
 def _is_hidden(character: str) -> bool:

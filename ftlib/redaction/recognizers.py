@@ -9,22 +9,30 @@ from presidio_analyzer import LocalRecognizer, Pattern, RecognizerResult
 from presidio_analyzer.predefined_recognizers import CreditCardRecognizer, IpRecognizer
 
 _PHONE = re.compile(
-    r"(?<![\w+@#])(?<!\d[.,/:=-])(?<!\d )(?:\+ ?|\()?\(?\d(?:[ ()./\t-]{0,3}\d){5,17}"
-    r"(?:[ ,;]{0,3}(?:ext(?:ension|n)?|x|\#|poste|durchwahl|option)\.?:? ?\d{1,6})?"
-    r"(?![\w]|[.:-]\d)",
+    r"(?:(?<![^\W_])(?<!\d )|(?<![^\W_])(?=[+(\[0])|(?=\+))(?<![+@#])(?<!\d[./:-])"
+    r"(?!(?<=\d,)\d{3}(?!\d|[ .-]\d))(?:\+ ?|[(\[])?[(\[]?\d(?:[ ()\[\]./\t·•—_-]{0,3}\d){5,17}"
+    r"(?:[ ,;]{0,3}(?:ext(?:ension|n)?|x|\#|poste|durchwahl|dw|option|ramal|int)[.:= ]{0,2}\d{1,6})?"
+    r"(?![^\W_]|[.:-]\d)",
     re.IGNORECASE,
 )
 _PHONE_WORDS = re.compile(
-    r"\b(?:tel|tele?phone|phone|ph|mobile|mob|cell|fax|call(?:ed|er|ing|s)?|"
-    r"dial(?:led)?|ring|rang|reach|contact|whats ?app|sms|text(?:ed)?|hotline|handy|"
-    r"landline|telefon\w*|t[eé]l|tel[eé]fono|m[oó]vil|portable|celular|voicemail|"
-    r"pager|msisdn|viber|signal|number is|direct|switchboard|desk|home|work|"
-    r"office|phone_?\w{0,10})\b",
+    r"phone|mobil|(?<![a-z])t[eé]l|whats ?app|handy|telegram|(?<![a-z])(?:fax|cell|sms|"
+    r"ph|mob|fon|gsm|call(?:ed|er|ing|s|back)?|dial(?:led|ed|ing)?|ring|rang|hotline|"
+    r"m[oó]vil|portable|celular|ligar|llamar|appel\w*|anruf\w*|r[uü]ckruf|voicemail|"
+    r"pager|msisdn|viber|signal|landline|switchboard|fijo|fixe|puh|tlf|tfn|nr|sip)"
+    r"(?![a-z])|(?<![a-z])[tmphfc] ?[.:]",
+    re.IGNORECASE,
+)
+# With these, a number needs seven digits.
+_WEAK_PHONE_WORDS = re.compile(
+    r"(?<![a-z])(?<!order |erial |racking )(?<!invoice |version )(?<!ticket |case |part )"
+    r"(?:reach|contact(?:ed|s)?|text(?:ed)?|numbers?|direct|desk|home|work|"
+    r"office|nummer|n[uú]m\w*|line|answer(?:ed)?|tried|emergency|msg|message)(?![a-z])",
     re.IGNORECASE,
 )
 # North American, with brackets, or with a zero in front: nothing else is written so.
 _PHONE_SHAPE = re.compile(
-    r"(?:(?:00)?1[ .-]?)?(?:\(\d{3}\) ?|\d{3}([ .-]))\d{3}[ .-]\d{4}(?!\d)"
+    r"(?:(?:00)?1[ .-]{1,3})?(?:[(\[]\d{3}[)\]][ .-]{0,3}|\d{3}([ ./·•—_-]{1,3}))\d{3}[ .·•—_-]{1,3}\d{4}(?!\d)"
     r"|(?:\+|00)?[\d ]{0,5}\(0?\d{1,5}\)[ -]?\d[\d /.-]{4,13}"
     r"|\(?0[1-9]\d{0,4}\)?[ /-]{1,3}\d{2,8}(?:[ -]\d{2,4}){0,4}(?!\d)"
     r"|00[1-9]\d{0,2}[ -.]\d[\d .-]{5,14}"
@@ -32,6 +40,7 @@ _PHONE_SHAPE = re.compile(
 _NO_PHONE = re.compile(
     r"(?:\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2,4})(?: \d{2,4})?$"
     r"|\d{1,4}(?:\.\d{1,3}){3}$|\d{4}\.\d{4}\.\d{4}$|\d{4}([ -])\d{4}\1\d{4}\1"
+    r"|\d{5} \d{5} \d{5}|\d{1,2}\.\d+ \d+\."
 )
 _REGIONS = (
     "GB",
@@ -86,34 +95,131 @@ class PhoneRecognizerOfManyRegions(LocalRecognizer):
         list of RecognizerResult
             One a number, its extension included.
         """
-        return [
+        found = [
             RecognizerResult("PHONE_NUMBER", match.start(), match.end(), score)
             for match in _PHONE.finditer(text)
             if (score := _score_phone(text, match))
         ]
+        # A number may run over the end of a line: then it must be in a plan.
+        for match in _PHONE.finditer(text.replace("\n", " ")) if "\n" in text else ():
+            start, end = match.span()
+            if "\n" in text[start:end] and _is_in_a_plan(match.group()):
+                found.append(RecognizerResult("PHONE_NUMBER", start, end, 0.6))
+        return found
+
+
+def _is_in_a_plan(number: str) -> bool:
+    """Say whether a country's numbering plan has a number."""
+    regions = _REGIONS if number[0] in "0([" else ("US", "IN")
+    for region in (None,) if number[0] == "+" else regions:
+        try:
+            if phonenumbers.is_valid_number(phonenumbers.parse(number, region)):
+                return True
+        except phonenumbers.NumberParseException:
+            continue
+    return False
 
 
 def _score_phone(text: str, match: re.Match) -> float:
     """Say how sure it is that a run of digits is a phone number."""
     number = match.group()
     n_digits = sum(character.isdigit() for character in number)
-    if number.lstrip("(").startswith("+"):
+    if number.lstrip("([").startswith("+"):
         return 0.9 if n_digits >= 7 else 0.0
     if _NO_PHONE.match(number):
         return 0.0
-    if _PHONE_WORDS.search(text[max(0, match.start() - 40) : match.start()]):
+    before = text[max(0, match.start() - 60) : match.start()]
+    if _PHONE_WORDS.search(before):
         return 0.8
     if n_digits >= 9 and _PHONE_SHAPE.match(number):
         return 0.7
-    if n_digits < 9 or len(re.findall(r"\d+", number)) < 3:
-        return 0.0
-    for region in _REGIONS if number[0] in "0(" else ():
-        try:
-            if phonenumbers.is_valid_number(phonenumbers.parse(number, region)):
-                return 0.6
-        except phonenumbers.NumberParseException:
-            continue
+    around = before + text[match.end() : match.end() + 40]
+    if n_digits >= 7 and _WEAK_PHONE_WORDS.search(before):
+        return 0.7
+    if n_digits >= 9 and _PHONE_WORDS.search(around):
+        return 0.6
+    groups = len(re.findall(r"\d+", number))
+    if n_digits >= 9 and (groups > 2 or number[0] == "0"):
+        return 0.6 if number[0] in "0([" and _is_in_a_plan(number) else 0.0
     return 0.0
+
+
+# What the heading of a column says about its cells.
+_HEADINGS = {
+    "PASSWORD": r"pass(?:word|wd|phrase|code)?|pwd|pw|secret|kennwort|passwort|senha",
+    "USERNAME": r"user(?: ?name| ?id)?|login|account|owner|author|actor|benutzer(?:name)?",
+    "DATE_OF_BIRTH": r"dob|d\.o\.b\.?|birth ?da(?:te|y)|date of birth|born|geburtsdatum",
+    "PHONE_NUMBER": r"(?:tele)?phone(?: ?n\w+)?|mobile|cell|tel\.?|fax|telefon|handy",
+    "STREET_ADDRESS": r"addr(?:ess)?(?: ?line)? ?\d?|street|adresse|direcci[oó]n|stra(?:ß|ss)e",
+    "POSTCODE": r"zip(?: ?code)?|post(?:al)? ?code|plz|cep",
+    "EMPLOYEE_ID": r"emp(?:loyee)?(?: ?(?:id|no|number))|staff (?:id|no)",
+    "NATIONAL_ID": r"national id|ssn|tax id|id (?:number|card)",
+    "BANK_ACCOUNT": r"account (?:no|number)|iban|konto",
+}
+_HEADING = re.compile(
+    "(?:[a-z]{1,12} )?(?:"
+    + "|".join(f"(?P<{name}>{words})" for name, words in _HEADINGS.items())
+    + ")"
+)
+_QUOTED = re.compile(r'"[^"\n]*"')
+
+
+class ColumnRecognizer(LocalRecognizer):
+    """
+    Find the cells of a table whose column's heading says what they are.
+
+    Parameters
+    ----------
+    **settings
+        As Presidio's `LocalRecognizer` takes them.
+    """
+
+    def __init__(self, **settings: Any):
+        super().__init__(list(_HEADINGS), **settings)
+
+    def load(self) -> None:
+        """Load nothing: the headings are above."""
+
+    def analyze(
+        self, text: str, entities: list[str], nlp_artifacts: object = None
+    ) -> list[RecognizerResult]:
+        """
+        Find the cells under known headings; the table may stand within other text.
+
+        Parameters
+        ----------
+        text : str
+            Where to look.
+        entities : list of str
+            The types asked for.
+        nlp_artifacts : object
+            Not used.
+
+        Returns
+        -------
+        list of RecognizerResult
+            One a cell.
+        """
+        found, kinds, mark, position = [], [], ",", 0
+        for line in text.splitlines(keepends=True):
+            cells = _QUOTED.sub(lambda m: "_" * len(m.group()), line).split(mark)
+            if len(cells) == len(kinds):
+                start = position
+                for cell, kind in zip(cells, kinds, strict=True):
+                    value = text[start : start + len(cell)]
+                    if kind and any(character.isalnum() for character in value):
+                        a = start + len(value) - len(value.lstrip())
+                        b = start + len(value.rstrip())
+                        found.append(RecognizerResult(kind, a, b, 0.7))
+                    start += len(cell) + 1
+            else:
+                mark = max(",;\t|", key=line.count)
+                names = [re.sub(r"[\W_]+", " ", cell) for cell in line.split(mark)]
+                hits = [_HEADING.fullmatch(name.strip().lower()) for name in names]
+                kinds = [hit and hit.lastgroup for hit in hits] if any(hits) else []
+                kinds = kinds if len(kinds) > 1 else []
+            position += len(line)
+        return found
 
 
 class CardNumberRecognizer(CreditCardRecognizer):
@@ -129,6 +235,10 @@ class CardNumberRecognizer(CreditCardRecognizer):
     ]
 
 
+# 10.0.0.5 is also written 10[.]0[.]0[.]5 and 10 .0 .0 .5
+_DOT = r" ?(?:\.|[\[({](?:\.|dot)[\])}]) ?"
+
+
 class IpAddressRecognizer(IpRecognizer):
     """Find IP addresses of both versions, but neither versions nor loopback."""
 
@@ -136,12 +246,14 @@ class IpAddressRecognizer(IpRecognizer):
         Pattern(
             "IPv4",
             r"(?<![\w.-])(?<!\bv\.? ?|\bver\. ?|\bversion:? |\brelease |\bbuild )"
-            r"(?:\d{1,3}\.){3}\d{1,3}(?:/\d{1,2})?(?!\w|\.\d|-\w)",
+            rf"(?:\d{{1,3}}{_DOT}){{3}}\d{{1,3}}"
+            r"(?:/\d{1,2}|-(?:\d{1,3}\.){3}\d{1,3}|\.\d{1,5}(?= ?[>:]))?(?!\w|\.\d|-\w)"
+            r"|(?<=\bip-)\d{1,3}(?:-\d{1,3}){3}(?!\w)",
             0.6,
         ),
         Pattern(
             "IPv6",
-            r"(?<![\w:.])(?:(?:[0-9a-f]{1,4}:){1,7}:(?![0-9a-f:])"
+            r"(?<![\w.])(?<![0-9a-f:]:)(?:(?:[0-9a-f]{1,4}:){1,7}:(?![0-9a-f:])"
             r"|(?:[0-9a-f]{0,4}:){2,7}(?:(?:\d{1,3}\.){3}\d{1,3}|[0-9a-f]{1,4}))"
             r"(?:%[\w.-]{1,16})?(?:/\d{1,3})?(?![\w])",
             0.6,
@@ -163,6 +275,8 @@ class IpAddressRecognizer(IpRecognizer):
             False for no address, loopback, any address, and net masks.
         """
         plain = re.sub(r"%[\w.-]+", "", pattern_text).split("/")[0]
+        if ":" not in plain:
+            plain = ".".join(re.findall(r"\d+", plain)[:4])
         try:
             address = ipaddress.ip_address(re.sub(r"\b0+(?=\d)", "", plain))
         except ValueError:

@@ -8,6 +8,8 @@ from typing import Any
 from ftlib.redaction.normalisation import normalise
 from ftlib.schema import Span
 
+LEAST_SCORE = 0.4
+"""What scores less is dropped: a weak pattern without a word of context beside it."""
 PLACEHOLDER = re.compile(r"\[[A-Z][A-Z_]*_\d+\]")
 _WINDOW, _OVERLAP = 12_000, 4_096  # the longest private keys have 3,400 characters
 # What the model finds; where none of these is asked for, it is not loaded.
