@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ftlib import leakage
-from ftlib.leakage import Audit, Canary
+from ftlib.leakage import Audit, Canary, auditing
 
 N_CANDIDATES = 500
 
@@ -89,13 +89,13 @@ def test_auc_and_true_positives_are_worked_by_hand():
 def test_a_trie_gives_the_losses_of_the_plain_sequences(
     tiny_model, tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(leakage, "pick_dtype", lambda: torch.float32)
+    monkeypatch.setattr(auditing, "pick_dtype", lambda: torch.float32)
     model = tiny_model(seed=1, initializer_range=0.3)
     context = tokenizer.encode("Note. Card on file:", add_special_tokens=False)
     texts = [" 4000 123", " 4000 124 7", " 4000 9", " 5", " 4000 9 3 1", " 4000 124"]
     encoded = tokenizer(texts, add_special_tokens=False)["input_ids"]
-    trie = leakage._build_trie(encoded, size=5)
-    found = leakage._score_trie(model, context, trie)
+    trie = auditing._build_trie(encoded, size=5)
+    found = auditing._score_trie(model, context, trie)
     with torch.no_grad():
         for ids, loss in zip(encoded, found, strict=True):
             whole = torch.tensor([context + ids])
@@ -108,7 +108,7 @@ def test_a_canary_planted_in_the_logits_is_found_and_no_other(canaries, tokenize
     known = next(c for c in canaries if c.repeats == 16 and c.place == "response")
     other = next(c for c in canaries if c.repeats == 4 and c.place == "response")
     held_out = next(c for c in canaries if not c.repeats and c.place == "response")
-    sequence = leakage._encode(tokenizer, [leakage._render(tokenizer, known)])[0]
+    sequence = auditing._encode(tokenizer, [auditing._render(tokenizer, known)])[0]
     parrot = Parrot(sequence, len(tokenizer))
     bits = leakage.measure_exposure(
         parrot, tokenizer, [known, other, held_out], N_CANDIDATES, seed=0
@@ -183,7 +183,7 @@ def test_a_tokenizer_that_joins_over_spaces_is_refused(tokenizer):
         apply_chat_template = tokenizer.apply_chat_template
 
     with pytest.raises(ValueError, match="use another model"):
-        leakage._encode_context(Joining(), Canary("API_KEY", "prompt", 1, 1, "key-1"))
+        auditing._encode_context(Joining(), Canary("API_KEY", "prompt", 1, 1, "key-1"))
 
 
 @pytest.mark.parametrize("n_candidates", [0, 15, 60_000])

@@ -21,7 +21,7 @@ from ftlib.redaction.spans import LEAST_SCORE
 _FILE = Path(__file__).with_name("recognizers.yaml")
 # What may stand between a label and its value.
 _IS = (
-    r"""["'\]\)*]{0,3}[\s_]{0,3}(?:(?:numbers?|no|nr|num|n[°º]|id|code|is|was|are|of|to|"""
+    r"""["'\]\)*]{0,3}\.?[\s_]{0,3}(?:(?:numbers?|no|nr|num|n[°º]|id|code|is|was|are|of|to|"""
     r"""as|value|valid|reads?|issued|named|registered|held|given|here|still|now|ist|"""
     r"""lautet|est|es|é|era)(?!\w)[.:]?[\s_]{0,2}){0,3}(?:\([^()\n]{0,24}\) ?)?"""
     r"""(?:(?:[:=#>|,;-]|=>){0,2}|[._…-]{3,60}:?)[*]{0,2}\s{0,14}["'(\[<]{0,2}\K"""
@@ -38,6 +38,8 @@ def _add_lemmas(doc: Doc) -> Doc:
 
 def _read(path: str | Path) -> list[dict[str, Any]]:
     """Read the recognizers of a YAML file."""
+    if not Path(path).is_file():
+        raise ValueError(f"there is no file {path}: give the path of a YAML file")
     text = Path(path).read_text("utf-8").replace("<IS>", _IS.replace("'", "''"))
     try:
         rows = yaml.safe_load(text)["recognizers"]
@@ -84,8 +86,11 @@ def build_engine(patterns: str | None = None, names: bool = True) -> AnalyzerEng
     except ValueError as error:
         raise ValueError(f"{patterns} is not in Presidio's form: {error}") from error
     if names:
+        from transformers.utils import logging as transformers_logging
+
         from ftlib.redaction.ner import NameRecognizer
 
+        transformers_logging.disable_progress_bar()
         registry.add_recognizer(NameRecognizer())
     return AnalyzerEngine(
         registry,

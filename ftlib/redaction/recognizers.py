@@ -10,8 +10,10 @@ from presidio_analyzer.predefined_recognizers import CreditCardRecognizer, IpRec
 
 _PHONE = re.compile(
     r"(?:(?<![^\W_])(?<!\d )|(?<![^\W_])(?=[+(\[0])|(?=\+))(?<![+@#])(?<!\d[./:-])"
-    r"(?!(?<=\d,)\d{3}(?!\d|[ .-]\d))(?:\+ ?|[(\[])?[(\[]?\d(?:[ ()\[\]./\t·•—_-]{0,3}\d){5,17}"
-    r"(?:[ ,;]{0,3}(?:ext(?:ension|n)?|x|\#|poste|durchwahl|dw|option|ramal|int)[.:= ]{0,2}\d{1,6})?"
+    r"(?!(?<=\d,)\d{3}(?!\d|[ .-]\d))(?:\+ ?|[(\[])?[(\[]?"
+    r"\d(?:[ ()\[\]./\t·•—_-]{0,3}\d){5,17}"
+    r"(?:[ ,;]{0,3}(?:ext(?:ension|n)?|x|\#|poste|durchwahl|dw|option|ramal|int)"
+    r"[.:= ]{0,2}\d{1,6})?"
     r"(?![^\W_]|[.:-]\d)",
     re.IGNORECASE,
 )
@@ -25,14 +27,15 @@ _PHONE_WORDS = re.compile(
 )
 # With these, a number needs seven digits.
 _WEAK_PHONE_WORDS = re.compile(
-    r"(?<![a-z])(?<!order |erial |racking )(?<!invoice |version )(?<!ticket |case |part )"
+    r"(?<![a-z])(?<!order )(?<!voice )(?<!icket )(?<!serial )(?<!case )"
     r"(?:reach|contact(?:ed|s)?|text(?:ed)?|numbers?|direct|desk|home|work|"
     r"office|nummer|n[uú]m\w*|line|answer(?:ed)?|tried|emergency|msg|message)(?![a-z])",
     re.IGNORECASE,
 )
 # North American, with brackets, or with a zero in front: nothing else is written so.
 _PHONE_SHAPE = re.compile(
-    r"(?:(?:00)?1[ .-]{1,3})?(?:[(\[]\d{3}[)\]][ .-]{0,3}|\d{3}([ ./·•—_-]{1,3}))\d{3}[ .·•—_-]{1,3}\d{4}(?!\d)"
+    r"(?:(?:00)?1[ .-]{1,3})?(?:[(\[]\d{3}[)\]][ .-]{0,3}|\d{3}([ ./·•—_-]{1,3}))"
+    r"\d{3}[ .·•—_-]{1,3}\d{4}(?!\d)"
     r"|(?:\+|00)?[\d ]{0,5}\(0?\d{1,5}\)[ -]?\d[\d /.-]{4,13}"
     r"|\(?0[1-9]\d{0,4}\)?[ /-]{1,3}\d{2,8}(?:[ -]\d{2,4}){0,4}(?!\d)"
     r"|00[1-9]\d{0,2}[ -.]\d[\d .-]{5,14}"
@@ -147,10 +150,10 @@ def _score_phone(text: str, match: re.Match) -> float:
 # What the heading of a column says about its cells.
 _HEADINGS = {
     "PASSWORD": r"pass(?:word|wd|phrase|code)?|pwd|pw|secret|kennwort|passwort|senha",
-    "USERNAME": r"user(?: ?name| ?id)?|login|account|owner|author|actor|benutzer(?:name)?",
-    "DATE_OF_BIRTH": r"dob|d\.o\.b\.?|birth ?da(?:te|y)|date of birth|born|geburtsdatum",
-    "PHONE_NUMBER": r"(?:tele)?phone(?: ?n\w+)?|mobile|cell|tel\.?|fax|telefon|handy",
-    "STREET_ADDRESS": r"addr(?:ess)?(?: ?line)? ?\d?|street|adresse|direcci[oó]n|stra(?:ß|ss)e",
+    "USERNAME": r"user(?: ?name| ?id)?|login|account|owner|actor|benutzer(?:name)?",
+    "DATE_OF_BIRTH": r"dob|d o b|birth ?da(?:te|y)|date of birth|born|geburtsdatum",
+    "PHONE_NUMBER": r"(?:tele)?phone(?: ?n\w+)?|mobile|cell|tel|fax|telefon|handy",
+    "STREET_ADDRESS": r"addr(?:ess)?(?: ?line)? ?\d?|street|adresse|stra(?:ß|ss)e",
     "POSTCODE": r"zip(?: ?code)?|post(?:al)? ?code|plz|cep",
     "EMPLOYEE_ID": r"emp(?:loyee)?(?: ?(?:id|no|number))|staff (?:id|no)",
     "NATIONAL_ID": r"national id|ssn|tax id|id (?:number|card)",

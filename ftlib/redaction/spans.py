@@ -15,13 +15,20 @@ _WINDOW, _OVERLAP = 12_000, 4_096  # the longest private keys have 3,400 charact
 # What the model finds; where none of these is asked for, it is not loaded.
 _MODEL_TYPES = {"PERSON", "LOCATION", "ORGANIZATION", "STREET_ADDRESS", "USERNAME"}
 # What may stand between two pieces that read as one.
-_JOINTS = {"PERSON": ("", " ", "-"), "STREET_ADDRESS": ("", " ", ", ")}
+_JOINTS = {"PERSON": ("", " ", "-"), "STREET_ADDRESS": ("", " ", ", ", ",\n", " - ")}
 # Check digits pass one number in ten: one without separators needs a word as well.
 _NATIONAL = re.compile(r"(?:US|UK|ES|IT|PL|IN|AU|SG|FI|KR|SE|TR|DE|CA)_")
 _NUMBER_WORDS = re.compile(
     r"\b(?:id|nhs|tfn|tax|acn|abn|sin|ssn|itin|nif|pesel|medicare|insurance|social|"
     r"number|national|identity|personal|patient|no|nr)\b",
     re.IGNORECASE,
+)
+
+# Where a password would stand, these are none.
+_NO_SECRET = re.compile(
+    r"[\"'`]?(?:true|false|null|none|nil|yes|no|str|string|bool|int|password|PASSWORD|"
+    r"(?:os|env|process|settings)\.\w+|[$%]?[{(<\[].*)[\"'`]?",
+    re.DOTALL,
 )
 
 
@@ -90,7 +97,9 @@ def find_spans(
 
 
 def _is_likely(text: str, result: Any) -> bool:
-    """Refuse numbers cut out of longer ones, and bare ones without a word for them."""
+    """Refuse numbers cut out of longer ones, bare ones, and what is no password."""
+    if result.entity_type == "PASSWORD":
+        return not _NO_SECRET.fullmatch(text[result.start : result.end])
     if not _NATIONAL.match(result.entity_type):
         return True
     before, after = text[: result.start][-1:], text[result.end : result.end + 1]
