@@ -1,4 +1,4 @@
-"""Recognizers that need more than a pattern: phones, card numbers, IP addresses."""
+"""Recognizers that need more than a pattern: phones, tables, cards, IP addresses."""
 
 import ipaddress
 import re

@@ -27,7 +27,7 @@ _NUMBER_WORDS = re.compile(
 # Where a password would stand, these are none.
 _NO_SECRET = re.compile(
     r"[\"'`]?(?:true|false|null|none|nil|yes|no|str|string|bool|int|password|PASSWORD|"
-    r"(?:os|env|process|settings)\.\w+|[$%]?[{(<\[].*)[\"'`]?",
+    r"(?:os|env|process|settings)\.\w+|[$%]\{.*|\$\(.*|\$[A-Z_]+|\{\{.*|<.*)[\"'`]?",
     re.DOTALL,
 )
 
