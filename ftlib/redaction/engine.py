@@ -85,6 +85,10 @@ def build_engine(patterns: str | None = None, names: bool = True) -> AnalyzerEng
         ).create_recognizer_registry()
     except ValueError as error:
         raise ValueError(f"{patterns} is not in Presidio's form: {error}") from error
+    for recognizer in registry.recognizers:
+        if recognizer.name == "IbanRecognizer":
+            # Ignoring case, it would take the next words for letters of the number.
+            recognizer.global_regex_flags = re.DOTALL | re.MULTILINE
     if names:
         from transformers.utils import logging as transformers_logging
 

@@ -10,7 +10,7 @@ from presidio_analyzer.predefined_recognizers import CreditCardRecognizer, IpRec
 
 _PHONE = re.compile(
     r"(?:(?<![^\W_])(?<!\d )|(?<![^\W_])(?=[+(\[0])|(?=\+))(?<![+@#])(?<!\d[./:-])"
-    r"(?!(?<=\d,)\d{3}(?!\d|[ .-]\d))(?:\+ ?|[(\[])?[(\[]?"
+    r"(?!(?<=\d,)\d{3}(?!\d|[ .-]\d))[(\[]?(?:\+ ?)?[(\[]?"
     r"\d(?:[ ()\[\]./\t·•—_-]{0,3}\d){5,17}"
     r"(?:[ ,;]{0,3}(?:ext(?:ension|n)?|x|\#|poste|durchwahl|dw|option|ramal|int)"
     r"[.:= ]{0,2}\d{1,6})?"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +171,14 @@ def settle_overlaps(
         if span is None:
             continue
         whole = (start, i) == (span.start, span.end)
-        kept = text[start:i] if whole else text[start:i].strip(" \t\n.,;:()[]\"'-")
-        if not any(character.isalnum() for character in kept):
-            continue
+        kept = text[start:i] if whole else text[start:i].strip(" \t\n,;()[]\"'")
         start += 0 if whole else text[start:i].index(kept)
         end = start + len(kept)
-        pieces.append(Span(start, end, span.entity_type, span.score))
+        if any(character.isalnum() for character in kept):
+            pieces.append(Span(start, end, span.entity_type, span.score))
+        elif kept and pieces and pieces[-1].end == start:
+            # The dot of a mail address, say, of which another span has the rest.
+            pieces[-1] = replace(pieces[-1], end=end)
     return pieces
 
 
