@@ -1,7 +1,7 @@
 """
 What leaks, for seeds 0, 1 and 2, as a recorded table.
 
-``python -m tests.bench.leaks`` takes about half an hour on two idle cores and writes
+``python -m tests.bench.leaks`` takes about 18 minutes on two idle cores and writes
 ``data/reference_runs/leakage_cpu.json``, with hardware and versions. Notebook 03 trains
 the first arms live, once; here are all, each with its own canaries a seed:
 
@@ -93,7 +93,7 @@ def pool(audits: list[leakage.Audit]) -> dict[str, object]:
 def main(
     arms: tuple[str, ...] = ("raw", "unmasked", "deduplicated", "redacted", "full"),
     seeds: tuple[int, ...] = (0, 1, 2),
-    n_each: int = 2,
+    n_each: int = 1,
     n_free: int = 1_000,
 ) -> None:
     """Run all arms and seeds and keep the table; what is done is kept on the way."""
