@@ -195,8 +195,8 @@ def _sample(
     texts = []
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(seed or 0)
-        for begin in range(0, len(contexts), 256):
-            batch = {"input_ids": list(contexts[begin : begin + 256])}
+        for begin in range(0, len(contexts), 128):
+            batch = {"input_ids": list(contexts[begin : begin + 128])}
             batch = tokenizer.pad(batch, padding_side="left", return_tensors="pt")
             with torch.autocast(model.device.type, dtype=pick_dtype()):
                 output = model.generate(**batch.to(model.device), generation_config=how)
