@@ -227,7 +227,7 @@ def _list_pip_commands(kind: str, extras: list[str]) -> list[list[str]]:
             ["install", "-e", "."],
             ["install", "--no-deps", "torchao>=0.16"],
         ]
-    named = f".[{','.join(sorted(extras))}]"
+    named = f".[{','.join(sorted(extras))}]" if extras else "."
     return [["install", "-c", "constraints.txt", "-e", named]]
 
 

@@ -123,6 +123,13 @@ def test_pip_gets_the_exact_versions_and_the_extras():
     ]
 
 
+def test_without_extras_pip_gets_the_folder_alone():
+    # Older versions of pip refuse ".[]".
+    assert run._list_pip_commands("own", []) == [
+        ["install", "-c", "constraints.txt", "-e", "."]
+    ]
+
+
 def test_colab_gets_no_exact_version_of_anything():
     commands = run._list_pip_commands("colab", [])
     assert commands[0] == ["install", "-e", "."]
