@@ -192,7 +192,7 @@ class ReviewPanel(widgets.VBox):
         self._path, self._n_population = Path(path), n_population
         self._decisions = self._read_decisions()
         types = {span.entity_type for record in records for span in record["spans"]}
-        self.status = widgets.HTML(layout=fix_size("98%", "52px"))
+        self.status = widgets.HTML(layout=fix_size("98%", "80px"))
         self.text = widgets.HTML(layout=fix_size("98%", "222px"))
         self.message = widgets.HTML(layout=fix_size("98%"))
         self.missed = widgets.Text(description="Missed", layout=fix_size("260px"))
