@@ -777,7 +777,7 @@ class Writer:
             ),
         ]
 
-    def library(self) -> list[Piece]:
+    def draw_library(self) -> list[Piece]:
         """Give the prose or the code of a library."""
         source = self.prose if self.chance(0.75) else self.code
         return [(self.rng.choice(source), None)]
@@ -815,7 +815,7 @@ class Writer:
         elif private:
             pieces = self.record(True) if draw < 0.89 else self.salad(True)
         elif draw < 0.42:
-            pieces = self.library()
+            pieces = self.draw_library()
         elif draw < 0.70:
             lines = self.templates[rng.choice(("- tech", "- tech", "- plain"))]
             joint = rng.choice((" ", "\n"))
