@@ -11,7 +11,14 @@ from typing import Any
 import ftfy
 from datasketch import MinHash, MinHashLSH
 
-from ftlib.schema import BadRow, Example, Message, split_prompt
+from ftlib.schema import (
+    BadRow,
+    Example,
+    Message,
+    fold_messages,
+    fold_text,
+    split_prompt,
+)
 
 NEAR = 0.8
 """The similarity from which two texts count as near-duplicates."""
@@ -69,7 +76,7 @@ def find_exact_duplicates(examples: Sequence[Example]) -> list[list[int]]:
     """
     groups = defaultdict(list)
     for i, example in enumerate(examples):
-        groups[_fold_messages(example["messages"])].append(i)
+        groups[fold_messages(example["messages"])].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -169,7 +176,7 @@ def find_contradictions(examples: Sequence[Example]) -> list[BadRow]:
         prompt, response = split_prompt(example)
         value = _parse_json(response)
         said = json.dumps(value, sort_keys=True) if value is not None else response
-        groups[_fold_messages(prompt)][_fold(said)].append(row)
+        groups[fold_messages(prompt)][fold_text(said)].append(row)
     found = []
     for answers in groups.values():
         rows = sorted(row for same in answers.values() for row in same)
@@ -196,8 +203,8 @@ def find_leaked_responses(examples: Sequence[Example]) -> list[BadRow]:
         Rows from 1. A response that stands in most prompts, as the labels to choose
         from do, is not reported. Where the task is to copy, all are, and rightly.
     """
-    prompts = [_fold(example["messages"][-2]["content"]) for example in examples]
-    responses = [_fold(example["messages"][-1]["content"]) for example in examples]
+    prompts = [fold_text(example["messages"][-2]["content"]) for example in examples]
+    responses = [fold_text(example["messages"][-1]["content"]) for example in examples]
     found = []
     for i, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         if not response or not _stands_in(response, prompt):
@@ -360,13 +367,13 @@ def measure_overlap(
     firsts: dict[str, int] = {}
     grams: dict[str, int] = {}
     for i, text in enumerate(train_texts):
-        firsts.setdefault(_fold(text), i)
+        firsts.setdefault(fold_text(text), i)
         for gram in _cut_ngrams(text, n):
             grams.setdefault(gram, i)
     exact, shared = [], []
     for j, text in enumerate(test_texts):
-        if _fold(text) in firsts:
-            exact.append((firsts[_fold(text)], j))
+        if fold_text(text) in firsts:
+            exact.append((firsts[fold_text(text)], j))
         if hits := [grams[gram] for gram in _cut_ngrams(text, n) if gram in grams]:
             shared.append((min(hits), j))
     train, test = map(_cut_runs, train_texts), map(_cut_runs, test_texts)
@@ -374,19 +381,9 @@ def measure_overlap(
     return Overlap(exact, shared, near, len(shared) / len(test_texts))
 
 
-def _fold(text: str) -> str:
-    """Give a text without differences of case and white space."""
-    return " ".join(text.split()).casefold()
-
-
-def _fold_messages(messages: Sequence[Message]) -> str:
-    """Give one text for equal conversations; no folded text holds a line break."""
-    return "\n".join(f"{m['role']}: {_fold(m['content'])}" for m in messages)
-
-
 def _cut_runs(text: str, length: int = 5) -> frozenset[str]:
     """Give the runs of characters of a folded text."""
-    text = _fold(text)
+    text = fold_text(text)
     starts = range(max(1, len(text) - length + 1))
     return frozenset(text[i : i + length] for i in starts) - {""}
 

@@ -181,3 +181,47 @@ def make_safe(text: str) -> str:
     '&lt;b&gt;'
     """
     return html.escape(spell_controls(text))
+
+
+def fold_text(text: str) -> str:
+    """
+    Give a text without differences of case and white space, to tell equal ones.
+
+    Parameters
+    ----------
+    text : str
+        Any text.
+
+    Returns
+    -------
+    str
+        On one line.
+
+    Examples
+    --------
+    >>> fold_text(" The  Cat\\n")
+    'the cat'
+    """
+    return " ".join(text.split()).casefold()
+
+
+def fold_messages(messages: Sequence[Message]) -> str:
+    """
+    Give one text for conversations that are equal but for case and white space.
+
+    Parameters
+    ----------
+    messages : sequence of Message
+        The turns.
+
+    Returns
+    -------
+    str
+        A line a message, for no folded text holds a line's end.
+
+    Examples
+    --------
+    >>> fold_messages([Message(role="user", content="Hi  there")])
+    'user: hi there'
+    """
+    return "\n".join(f"{m['role']}: {fold_text(m['content'])}" for m in messages)

@@ -6,7 +6,7 @@ from typing import Any
 
 from IPython.display import HTML
 
-from ftlib.schema import IGNORE_INDEX, Example, Message, make_safe
+from ftlib.schema import IGNORE_INDEX, Example, Message, fold_messages, make_safe
 
 
 def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
@@ -211,20 +211,12 @@ def check_rows(
         raise PreflightError(problems)
 
 
-def _fold_example(example: Example) -> tuple[tuple[str, str], ...]:
-    """Give a conversation without differences of case and white space."""
-    return tuple(
-        (message["role"], " ".join(message["content"].split()).casefold())
-        for message in example["messages"]
-    )
-
-
 def _row_checks(
     tokenizer: Any, max_length: int, held_out: Sequence[Example]
 ) -> list[tuple[str, Callable[[dict, Example], bool], str]]:
     """List the checks of one row: the fault's name, its test, its remedy."""
     bos, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    tested = {_fold_example(example) for example in held_out}
+    tested = {fold_messages(example["messages"]) for example in held_out}
 
     def n_bos(row: dict) -> int:
         ids = row["input_ids"]
@@ -292,7 +284,7 @@ def _row_checks(
         ),
         (
             "test row in training",
-            lambda _, example: bool(tested) and _fold_example(example) in tested,
+            lambda _, example: fold_messages(example["messages"]) in tested,
             "what was trained on can be recited, so its score says nothing; take the "
             "row out of training",
         ),
