@@ -199,7 +199,7 @@ def fold_text(text: str) -> str:
 
     Examples
     --------
-    >>> fold_text(" The  Cat\\n")
+    >>> fold_text(" The  Cat ")
     'the cat'
     """
     return " ".join(text.split()).casefold()
