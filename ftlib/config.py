@@ -1,5 +1,6 @@
 """One run's settings, checked when they are made, and the three profiles."""
 
+import math
 import os
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -7,6 +8,20 @@ from typing import Any, Self
 
 ROOT = Path(__file__).resolve().parents[1]
 WREN = str(ROOT / "data" / "wren")
+METHODS = {
+    "lora": 0.1,
+    "rslora": 0.1,
+    "dora": 0.1,
+    "ia3": 1.0,
+    "ln_tuning": 1.0,
+    "prefix": 1.0,
+    "prompt": 1.0,
+    "last_layers": 0.1,
+    "full": 0.1,
+}
+"""The ways to train, with the learning rate above which each is refused."""
+WHOLE = ("last_layers", "full")
+"""The methods that change the base model's own weights."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +54,8 @@ class RunConfig:
     """The adapter's strength: its update is scaled by lora_alpha / r."""
     lora_dropout: float = 0.0
     """The share of the adapter's inputs zeroed at random while training."""
+    method: str = "lora"
+    """How it is trained: a key of `METHODS`."""
     target_modules: str | tuple[str, ...] = "all-linear"
     """Which layers get an adapter: PEFT's ``all-linear``, or layer names."""
     learning_rate: float = 2e-4
@@ -57,6 +74,8 @@ class RunConfig:
     """Examples in one forward and backward pass."""
     gradient_accumulation_steps: int = 1
     """Passes whose gradients are added up before one optimizer step."""
+    gradient_checkpointing: int = 0
+    """Every n-th layer is computed again in the backward pass, not kept; 0 for none."""
     max_length: int = 512
     """The longest example, in tokens; longer ones are refused, never cut."""
     max_new_tokens: int = 128
@@ -65,6 +84,10 @@ class RunConfig:
     """Optimizer steps between two measurements of the validation loss."""
     save_steps: int = 50
     """Optimizer steps between two checkpoints."""
+    early_stopping_patience: int = 0
+    """Validations without a better loss before the end; 0 trains on to the end."""
+    kl_weight: float = 0.0
+    """Pull back to the base model: weight of the KL divergence from it in the loss."""
     seed: int = 0
     """Seed of the adapter's weights, the order of examples and the dropout."""
 
@@ -78,7 +101,11 @@ class RunConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be above 0")
-        for name in ("warmup_steps", "weight_decay"):
+        at_least_zero = (
+            "warmup_steps weight_decay kl_weight gradient_checkpointing "
+            "early_stopping_patience"
+        )
+        for name in at_least_zero.split():
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: give 0 or more")
         if not 0 <= self.lora_dropout < 1:
@@ -90,9 +117,24 @@ class RunConfig:
                 f"max_steps is {self.max_steps}: give a number of steps, or -1 to go "
                 "by num_train_epochs"
             )
-        if self.learning_rate > 0.1:
+        if self.method not in METHODS:
             raise ValueError(
-                f"learning_rate is {self.learning_rate}: LoRA trains at 1e-5 to 1e-2"
+                f"there is no method {self.method!r}: use one of {', '.join(METHODS)}"
+            )
+        if self.learning_rate > METHODS[self.method]:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}: {self.method} never trains "
+                f"above {METHODS[self.method]}; LoRA likes 1e-5 to 1e-2"
+            )
+        if self.load_in_4bit and self.method in WHOLE:
+            raise ValueError(
+                f"method {self.method} trains weights of the base, which 4-bit ones do "
+                "not allow: set load_in_4bit=False"
+            )
+        if self.kl_weight and self.method in WHOLE:
+            raise ValueError(
+                f"kl_weight needs the base model beside the tuned one, and "
+                f"{self.method} changes it: choose an adapter, or set kl_weight=0"
             )
 
     @classmethod
@@ -134,6 +176,34 @@ class RunConfig:
             The copy.
         """
         return replace(self, **changes)
+
+    def count_steps(self, n_rows: int) -> int:
+        """
+        Give the optimizer steps of a run on `n_rows` examples.
+
+        Parameters
+        ----------
+        n_rows : int
+            Training examples.
+
+        Returns
+        -------
+        int
+            ``max_steps`` where it is set, else as many as the epochs take.
+
+        Examples
+        --------
+        >>> RunConfig(num_train_epochs=2, per_device_train_batch_size=8).count_steps(20)
+        5
+        """
+        if self.max_steps > 0:
+            return self.max_steps
+        return math.ceil(self.num_train_epochs * n_rows / self.rows_per_step)
+
+    @property
+    def rows_per_step(self) -> int:
+        """Examples in one optimizer step: the effective batch."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     def to_dict(self) -> dict[str, Any]:
         """

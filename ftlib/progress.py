@@ -20,6 +20,10 @@ class Progress:
     """Tokens trained on since this start, padding left out."""
     seconds: float = 0.0
     """Seconds of training steps since this start, pauses and validation left out."""
+    batch_size: int = 0
+    """Rows in one pass; less than the settings say where those did not fit."""
+    best_step: int = 0
+    """The step whose weights were kept, where the run stops early; 0 elsewhere."""
     effect: float = math.nan
     """The largest change of a logit that the saved adapter makes, when reloaded."""
     error: BaseException | None = None

@@ -42,6 +42,31 @@ class BadRow:
     reason: str
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A fault found before training: its name, where it is, and the remedy."""
+
+    name: str
+    where: str
+    remedy: str
+
+
+class PreflightError(ValueError):
+    """
+    Training was refused; the message names each fault and its remedy.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        What was found.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        lines = [f"{p.name} ({p.where}): {p.remedy}" for p in problems]
+        super().__init__("training refused.\n" + "\n".join(lines))
+        self.problems = list(problems)
+
+
 def make_example(
     prompt: str, response: str, system: str | None = None, shots: Sequence = ()
 ) -> Example:

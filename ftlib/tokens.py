@@ -1,12 +1,19 @@
 """Tokens: from conversations to input_ids and labels, checked before training."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from IPython.display import HTML
 
-from ftlib.schema import IGNORE_INDEX, Example, Message, fold_messages, make_safe
+from ftlib.schema import (
+    IGNORE_INDEX,
+    Example,
+    Message,
+    PreflightError,
+    Problem,
+    fold_messages,
+    make_safe,
+)
 
 
 def encode_prompt(messages: Sequence[Message], tokenizer: Any) -> list[int]:
@@ -103,31 +110,6 @@ def mask_labels(input_ids: Sequence[int], supervised: Sequence[bool]) -> list[in
         token if flag else IGNORE_INDEX
         for token, flag in zip(input_ids, supervised, strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A fault found before training: its name, where it is, and the remedy."""
-
-    name: str
-    where: str
-    remedy: str
-
-
-class PreflightError(ValueError):
-    """
-    Training was refused; the message names each fault and its remedy.
-
-    Parameters
-    ----------
-    problems : sequence of Problem
-        What was found.
-    """
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        lines = [f"{p.name} ({p.where}): {p.remedy}" for p in problems]
-        super().__init__("training refused.\n" + "\n".join(lines))
-        self.problems = list(problems)
 
 
 def find_problems(

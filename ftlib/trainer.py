@@ -1,14 +1,23 @@
-"""The trainer: transformers' own, its arguments, and an end at the first bad loss."""
+"""The trainer: transformers' own, its arguments, and what it must not do in silence."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import find_executable_batch_size
+from torch.nn import functional
 from transformers import Trainer, TrainingArguments
 
+from ftlib.batches import measure_loss
 from ftlib.config import RunConfig
 from ftlib.models import pick_dtype
+from ftlib.schema import IGNORE_INDEX, PreflightError, Problem
 from ftlib.store import write_json
+
+ROUGH = 1.0
+"""A first step at the full rate may raise its batch's loss by so much, in nats."""
 
 
 class NonFiniteLossError(RuntimeError):
@@ -16,9 +25,134 @@ class NonFiniteLossError(RuntimeError):
 
 
 class CheckedTrainer(Trainer):
-    """A `Trainer` that ends at the first loss that is not a number."""
+    """A `Trainer` that ends at the first bad loss, and measures losses by token."""
 
     bad_batch_file: Path
+    kl_weight = 0.0
+    should_stop: Callable[[], bool]
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: Any,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """
+        Give the loss; with a `kl_weight`, tokens not supervised pull to the base.
+
+        Parameters
+        ----------
+        model : torch.nn.Module
+            The model; a PEFT model where there is a `kl_weight`.
+        inputs : mapping
+            The batch.
+        return_outputs : bool
+            Whether to give the outputs too.
+        num_items_in_batch : tensor, optional
+            Supervised tokens in the whole step.
+
+        Returns
+        -------
+        torch.Tensor, or tuple of it and the outputs
+            The mean loss per supervised token, plus `kl_weight` times the mean KL
+            divergence of the model's next token from the base model's, where the next
+            token is in a prompt: learning without forgetting (Li & Hoiem 2016,
+            arXiv:1606.09282), on the task's own inputs.
+        """
+        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+        if self.kl_weight:
+            with torch.no_grad(), model.disable_adapter():
+                ids, seen = inputs["input_ids"], inputs["attention_mask"]
+                base = model(ids, attention_mask=seen, use_cache=False).logits
+            is_free = seen[:, 1:].bool() & (inputs["labels"][:, 1:] == IGNORE_INDEX)
+            ours, theirs = (
+                logits[:, :-1][is_free].float().log_softmax(-1)
+                for logits in (outputs.logits, base)
+            )
+            kl = functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+            loss = loss + self.kl_weight * kl / self.args.gradient_accumulation_steps
+        return (loss, outputs) if return_outputs else loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """
+        Measure the validation loss, over all tokens, not as a mean of batch means.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As transformers passes them on; not used.
+
+        Returns
+        -------
+        dict
+            ``eval_loss``; infinite when the run was stopped meanwhile.
+        """
+        loss = measure_loss(
+            self.model,
+            self.processing_class,
+            self.eval_dataset,
+            should_stop=self.should_stop,
+        )
+        metrics = {"eval_loss": math.inf if math.isnan(loss) else loss}
+        self.control = self.callback_handler.on_evaluate(
+            self.args, self.state, self.control, metrics
+        )
+        return metrics
+
+    def try_first_step(self) -> None:
+        """
+        Take the first step at the full rate, look what it does, and take it back.
+
+        Raises
+        ------
+        PreflightError
+            When nothing is trained, no gradient arrives, or the step, at a rate that
+            warm-up would only reach later, ruins the loss.
+        NonFiniteLossError
+            When the loss is no number.
+        """
+        weights = [p for p in self.model.parameters() if p.requires_grad]
+        if not weights:
+            _refuse("nothing is trained", "no weight takes gradients; attach one")
+        kept = [weight.detach().clone() for weight in weights]
+        rows = self.train_dataset[: self.args.per_device_train_batch_size]
+        batch = self.data_collator(rows).to(self.model.device)
+
+        def _give_loss() -> torch.Tensor:
+            with torch.autocast(self.model.device.type, dtype=pick_dtype()):
+                return self.model(**batch, use_cache=False).loss
+
+        was_training = self.model.training
+        self.model.train()
+        try:
+            with torch.random.fork_rng():
+                loss = _give_loss()
+                before = float(loss.detach())
+                self._check_loss(before, batch)
+                loss.backward()
+                grads = [weight.grad for weight in weights]
+                if not any(g is not None and bool(g.any()) for g in grads):
+                    _refuse(
+                        "no gradients",
+                        "no trained weight gets a gradient; attach the adapter after "
+                        "freezing, and call model.enable_input_require_grads()",
+                    )
+                torch.optim.AdamW(weights, self.args.learning_rate).step()
+                with torch.no_grad():
+                    after = float(_give_loss())
+        finally:
+            with torch.no_grad():
+                for weight, value in zip(weights, kept, strict=True):
+                    weight.copy_(value)
+            self.model.zero_grad(set_to_none=True)
+            self.model.train(was_training)
+        if not after < before + ROUGH:
+            _refuse(
+                "learning rate too high",
+                f"one step at {self.args.learning_rate:g} takes the loss from "
+                f"{before:.2f} to {after:.2f}; divide it by 10",
+            )
 
     def training_step(self, model: Any, inputs: Any, *args: Any) -> torch.Tensor:
         """
@@ -39,19 +173,72 @@ class CheckedTrainer(Trainer):
             The loss.
         """
         loss = super().training_step(model, inputs, *args)
-        if not torch.isfinite(loss):
+        self._check_loss(float(loss), inputs)
+        return loss
+
+    def _check_loss(self, loss: float, inputs: Any) -> None:
+        if not math.isfinite(loss):
             batch = {name: tensor.tolist() for name, tensor in inputs.items()}
             write_json(self.bad_batch_file, batch)
             raise NonFiniteLossError(
-                f"the loss is {float(loss)} at step {self.state.global_step + 1}; its "
-                f"batch is in {self.bad_batch_file.name}: lower the learning rate, and "
-                "look for a row without supervised tokens"
+                f"the loss is {loss} at step {self.state.global_step + 1}; its batch "
+                f"is in {self.bad_batch_file.name}: lower the learning rate, look for "
+                "a row without supervised tokens, and in float16 for an overflow"
             )
-        return loss
+
+
+def fit_batch_size(config: RunConfig, train: Callable[[RunConfig], None]) -> None:
+    """
+    Train with the largest batch that memory holds, at the same effective batch.
+
+    What does not fit shows at the first step, as the longest rows come first.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The settings wished for.
+    train : callable
+        Given settings of a smaller batch and more accumulation, trains.
+
+    Raises
+    ------
+    MemoryError
+        When not even one row at a time fits, naming what to set.
+    """
+    first = config.per_device_train_batch_size
+    n_rows = config.rows_per_step
+    smaller = iter(
+        [size for size in range(first - 1, -1, -1) if not n_rows % (size or 1)]
+    )
+
+    @find_executable_batch_size(
+        starting_batch_size=first, reduce_batch_size_fn=lambda: next(smaller)
+    )
+    def try_size(batch_size: int) -> None:
+        sizes = {"per_device_train_batch_size": batch_size}
+        train(config.change(gradient_accumulation_steps=n_rows // batch_size, **sizes))
+
+    try:
+        try_size()
+    except RuntimeError as error:
+        if "No executable batch size" not in str(error):
+            raise
+        raise MemoryError(
+            "one row at a time does not fit in memory: set gradient_checkpointing=1, "
+            "then load_in_4bit=True, a smaller max_length, or a smaller model"
+        ) from error
+
+
+def _refuse(name: str, remedy: str) -> None:
+    raise PreflightError([Problem(name, "first step", remedy)])
 
 
 def make_arguments(
-    config: RunConfig, n_steps: int, folder: Path, device_type: str
+    config: RunConfig,
+    n_steps: int,
+    folder: Path,
+    device_type: str,
+    has_validation: bool = False,
 ) -> TrainingArguments:
     """
     Give transformers' arguments for a run whose rows are planned already.
@@ -66,6 +253,8 @@ def make_arguments(
         Where checkpoints go.
     device_type : {"cpu", "cuda"}
         Where the model is.
+    has_validation : bool
+        Whether there are rows to measure the validation loss on.
 
     Returns
     -------
@@ -73,6 +262,7 @@ def make_arguments(
         One pass over the plan, in its order.
     """
     dtype = pick_dtype()
+    stops_early = has_validation and config.early_stopping_patience > 0
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,  # the plan holds all epochs already
@@ -90,8 +280,13 @@ def make_arguments(
         dataloader_pin_memory=device_type != "cpu",
         logging_steps=1,
         logging_nan_inf_filter=False,
+        eval_strategy="steps" if has_validation else "no",
+        eval_steps=config.eval_steps,
         save_steps=config.save_steps,
         save_total_limit=2,
+        save_strategy="best" if stops_early else "steps",
+        load_best_model_at_end=stops_early,
+        restore_callback_states_from_checkpoint=stops_early,
         report_to="none",
         disable_tqdm=True,
     )

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any, Self
 
 from peft import PeftModel
-from transformers import PrinterCallback, TrainerCallback
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
 from ftlib import models
-from ftlib.batches import Row, hash_rows, make_collator, measure_loss, plan_rows
+from ftlib.batches import Row, hash_rows, make_collator, plan_rows
 from ftlib.config import RunConfig
 from ftlib.progress import Progress
 from ftlib.store import ADAPTER_FOLDER, RUN_FILE, read_json, record_run, write_json
-from ftlib.trainer import CheckedTrainer, make_arguments
+from ftlib.trainer import CheckedTrainer, fit_batch_size, make_arguments
 
 COMPLETE = "complete"  # the file that marks a checkpoint as whole
 
@@ -203,41 +203,48 @@ class Run:
 
     def _train(self, checkpoint: Path | None) -> None:
         config, progress = self.config, self.progress
-        rows_per_step = (
-            config.per_device_train_batch_size * config.gradient_accumulation_steps
-        )
-        progress.n_steps = (
-            config.max_steps
-            if config.max_steps > 0
-            else math.ceil(config.num_train_epochs * len(self.train) / rows_per_step)
-        )
+        progress.n_steps = config.count_steps(len(self.train))
         lengths = [len(row["input_ids"]) for row in self.train]
-        plan = plan_rows(
-            lengths,
-            config.per_device_train_batch_size,
-            progress.n_steps * rows_per_step,
-            config.seed,
-        )
+        n_rows = progress.n_steps * config.rows_per_step
+        plan = plan_rows(lengths, config.rows_per_step, n_rows, config.seed)
         models.keep_gradients_right(self.model)
+        models.keep_layers(self.model, config.gradient_checkpointing)
         self.model.ftlib_was_trained = True
+        rows = [self.train[i] for i in plan]
+        fit_batch_size(config, lambda fit: self._train_rows(rows, fit, checkpoint))
+
+    def _train_rows(
+        self, rows: list[Row], config: RunConfig, checkpoint: Path | None
+    ) -> None:
+        progress = self.progress
+        progress.batch_size = config.per_device_train_batch_size
         arguments = make_arguments(
             config,
             progress.n_steps,
             self.folder / "checkpoints",
             self.model.device.type,
+            has_validation=bool(self.validation),
         )
+        attention = self.model.config._attn_implementation
+        callbacks: list[TrainerCallback] = [_Listener(self)]
+        if arguments.load_best_model_at_end:
+            callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
         trainer = CheckedTrainer(
             model=self.model,
             args=arguments,
-            train_dataset=[self.train[i] for i in plan],
-            data_collator=make_collator(
-                self.tokenizer, self.model.config._attn_implementation
-            ),
-            callbacks=[_Listener(self)],
+            train_dataset=rows,
+            eval_dataset=self.validation or None,
+            processing_class=self.tokenizer,
+            data_collator=make_collator(self.tokenizer, attention),
+            callbacks=callbacks,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.bad_batch_file = self.folder / "bad_batch.json"
+        trainer.kl_weight, trainer.should_stop = config.kl_weight, self._stop.is_set
+        if not checkpoint:
+            trainer.try_first_step()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        progress.best_step = trainer.state.best_global_step or 0
 
     def _save(self) -> None:
         """Write the adapter whole, load it again, and prove that it has an effect."""
@@ -271,27 +278,23 @@ class _Listener(TrainerCallback):
         run, progress = self.run, self.run.progress
         progress.seconds += time.perf_counter() - self.began
         progress.step = state.global_step
-        rows_per_step = (
-            args.per_device_train_batch_size * args.gradient_accumulation_steps
-        )
+        rows_per_step = run.config.rows_per_step
         begin = (state.global_step - 1) * rows_per_step
         progress.n_tokens += sum(
             len(row["input_ids"])
             for row in kwargs["train_dataloader"].dataset[begin : begin + rows_per_step]
         )
-        row: dict[str, float] = {"step": state.global_step}
-        is_last = state.global_step >= progress.n_steps
-        if run.validation and (
-            state.global_step % run.config.eval_steps == 0 or is_last
-        ):
-            loss = measure_loss(
-                run.model, run.tokenizer, run.validation, should_stop=run._stop.is_set
-            )
-            if not math.isnan(loss):
-                row["validation_loss"] = loss
-        progress.history.append(row)
+        progress.history.append({"step": state.global_step})
+        if run.validation and state.global_step >= progress.n_steps:
+            control.should_evaluate = True
         if run._stop.is_set():
             control.should_training_stop = control.should_save = True
+            control.should_evaluate = False
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        loss = kwargs["metrics"]["eval_loss"]
+        if math.isfinite(loss):
+            self.run.progress.history[-1]["validation_loss"] = loss
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         logs, history = kwargs["logs"], self.run.progress.history

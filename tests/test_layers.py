@@ -35,7 +35,8 @@ SHARED = {
         "retrieval",
     },
     "tokens": {"generation"},
-    "batches": {"training"},
+    "batches": {"training", "trainer"},
+    "methods": {"models"},
     "progress": {"training"},
     "trainer": {"training"},
     "scoring": {

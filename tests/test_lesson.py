@@ -147,6 +147,15 @@ def test_triage_examples_are_redacted_but_for_hosts_and_end_in_the_triage():
     assert n_hidden > 10
 
 
+def test_a_shorter_triage_has_the_fields_asked_for_and_names_them():
+    [example] = lesson.make_triage_examples("train", 1, ("severity", "owner"))
+    prompt, triage = (message["content"] for message in example["messages"])
+    whole = load_reviewed("train")[0]["triage"]
+    assert prompt.startswith("Give severity, owner as JSON.\n")
+    assert list(json.loads(triage)) == ["severity", "owner"]
+    assert json.loads(triage)["owner"] == whole["owner"]
+
+
 def test_tuning_makes_a_run_and_goes_on_from_its_adapter(runs):
     config = RunConfig.for_profile("laptop", max_steps=1, load_in_4bit=False)
     examples = [schema.make_example("Who owns the door?", "Ada")] * 8

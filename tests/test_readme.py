@@ -22,7 +22,9 @@ def test_the_eight_lines_run_and_print_a_score(capsys, tmp_path, monkeypatch):
     flow, before = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     names: dict = {}
     exec(compile(before + flow, "README.md", "exec"), names)
-    assert re.fullmatch(r"exact [01]\.\d\d \[.*\], n=8 \(too few\)\n", capsys.readouterr().out)
+    assert re.fullmatch(
+        r"exact [01]\.\d\d \[.*\], n=8 \(too few\)\n", capsys.readouterr().out
+    )
     assert names["run"].status == "finished"
     assert (tmp_path / "readme" / "adapter" / "adapter_config.json").exists()
 

@@ -1,0 +1,74 @@
+"""Methods: PEFT's own configuration of each way to train, from one `RunConfig`."""
+
+from typing import Any
+
+from peft import (
+    IA3Config,
+    LNTuningConfig,
+    LoraConfig,
+    PeftConfig,
+    PrefixTuningConfig,
+    PromptTuningConfig,
+    PromptTuningInit,
+)
+
+from ftlib.config import WHOLE, RunConfig
+
+LAST_LAYERS = 2
+"""How many layers the method ``last_layers`` trains, and the final norm with them."""
+
+
+def make_peft_config(config: RunConfig) -> PeftConfig:
+    """
+    Give PEFT's configuration for the method of `config`.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Its ``method``, and what that method takes of the rest: ``r`` is the rank of a
+        LoRA and the number of virtual tokens of a prefix or a prompt.
+
+    Returns
+    -------
+    peft.PeftConfig
+        For ``peft.get_peft_model``.
+
+    Raises
+    ------
+    ValueError
+        When the method trains the base's own weights: PEFT has no part in it.
+
+    Examples
+    --------
+    >>> make_peft_config(RunConfig(method="rslora")).use_rslora
+    True
+    """
+    if config.method in WHOLE:
+        raise ValueError(f"{config.method} attaches nothing: use make_trainable")
+    targets: Any = config.target_modules
+    targets = targets if isinstance(targets, str) else list(targets)
+    if config.method == "ia3":
+        return IA3Config(
+            task_type="CAUSAL_LM",
+            target_modules=["k_proj", "v_proj", "down_proj"],
+            feedforward_modules=["down_proj"],
+        )
+    if config.method == "ln_tuning":
+        return LNTuningConfig(task_type="CAUSAL_LM", target_modules=r".*norm")
+    if config.method == "prefix":
+        return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=config.r)
+    if config.method == "prompt":
+        return PromptTuningConfig(
+            task_type="CAUSAL_LM",
+            num_virtual_tokens=config.r,
+            prompt_tuning_init=PromptTuningInit.SAMPLE_VOCAB,
+        )
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.r,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+        use_rslora=config.method == "rslora",
+        use_dora=config.method == "dora",
+    )
