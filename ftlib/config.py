@@ -16,6 +16,7 @@ METHODS = {
     "ln_tuning": 1.0,
     "prefix": 1.0,
     "prompt": 1.0,
+    "shadow": 0.1,
     "last_layers": 0.1,
     "full": 0.1,
 }
@@ -202,7 +203,14 @@ class RunConfig:
 
     @property
     def rows_per_step(self) -> int:
-        """Examples in one optimizer step: the effective batch."""
+        """
+        Give the examples in one optimizer step: the effective batch.
+
+        Returns
+        -------
+        int
+            The batch of one pass times the passes added up.
+        """
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """The exercises' checks: each gives a hint for a wrong answer, None for a right one."""
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
+from statistics import linear_regression
 from typing import Any
 
 from ftlib.schema import IGNORE_INDEX, Span, find_fault
@@ -136,6 +138,43 @@ def _check_exposure(answer: Any) -> str | None:
     return "Take log2 of the number of secrets over the rank; the canary counts too."
 
 
+def _check_extrapolation(answer: Any) -> str | None:
+    if not isinstance(answer, Mapping) or not {"losses", "at_1000"} <= set(answer):
+        return "Give {'losses': {30: ..., 100: ..., 300: ...}, 'at_1000': ...}."
+    logs = [(math.log(n), math.log(loss)) for n, loss in answer["losses"].items()]
+    if len(logs) < 2:
+        return "A line needs two points at least."
+    slope, start = linear_regression(*zip(*logs, strict=True))
+    expected = math.exp(start + slope * math.log(1000))
+    if abs(answer["at_1000"] / expected - 1) < 0.02:
+        return None
+    return "Fit a line to the logarithms of both, and take exp of it at log(1000)."
+
+
+def _check_best_step(answer: Any) -> str | None:
+    if not isinstance(answer, Mapping) or set(answer) != {"history", "step"}:
+        return "Give {'history': history, 'step': ...}."
+    rows = [row for row in answer["history"] if "validation_loss" in row]
+    lowest = min(rows, key=lambda row: row["validation_loss"])
+    if answer["step"] == lowest["step"]:
+        return None
+    if answer["step"] == rows[-1]["step"]:
+        return "That is the last step. Where is the validation loss lowest?"
+    return "Look at the rows that have a validation_loss, for the lowest of them."
+
+
+def _check_noise_cost(answer: Any) -> str | None:
+    if not isinstance(answer, Mapping) or not {"clean", "noisy", "cost"} <= set(answer):
+        return "Give {'clean': three losses, 'noisy': three losses, 'cost': ...}."
+    clean, noisy = list(answer["clean"]), list(answer["noisy"])
+    if len(clean) != 3 or len(noisy) != 3:
+        return "There is a loss for each of the three seeds."
+    cost = (sum(noisy) - sum(clean)) / 3
+    if abs(answer["cost"] - cost) < 0.005:
+        return None
+    return "Subtract seed by seed, noisy minus clean, and take the mean."
+
+
 def _check_mcnemar(answer: Any) -> str | None:
     if not isinstance(answer, int | float):
         return "Give a p value, between 0 and 1."
@@ -220,6 +259,9 @@ CHECKS: dict[str, Callable[[Any], str | None]] = {
     "04.1": _check_recall,
     "04.2": _check_unsourced,
     "04.3": _check_needs,
+    "07.1": _check_extrapolation,
+    "07.2": _check_best_step,
+    "07.3": _check_noise_cost,
     "09.1": _check_mcnemar,
     "09.2": _check_sample_size,
     "09.3": _check_own_rule,

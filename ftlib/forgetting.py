@@ -23,7 +23,7 @@ from ftlib.store import read_jsonl
 
 Probes = dict[str, list[Example]]
 Right = Mapping[str, Sequence[bool]]
-"""Whether each probe was answered right, by ability; or each item of a task, by task."""
+"""Whether each probe was answered right, by ability; or each item, by task."""
 
 MIN_RETENTION = 0.95
 """The gate wants at least so much of the old abilities kept, on average."""
@@ -222,9 +222,9 @@ def compare_abilities(before: Right, after: Right) -> list[Score]:
 def _check_pairs(before: Right, after: Right) -> None:
     """Refuse results that are not of the same probes."""
     sizes, others = ({a: len(r) for a, r in part.items()} for part in (before, after))
-    if sizes != others or not all(sizes.values()):
+    if sizes != others or not sizes or not all(sizes.values()):
         raise ValueError(
-            f"before has {sizes or 'nothing'} and after has {others or 'nothing'}: "
+            f"before has {sizes or 'no'} probes and after {others or 'no'}: "
             "measure the same probes twice, at least one of each ability"
         )
 

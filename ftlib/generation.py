@@ -5,6 +5,7 @@ from copy import copy
 from typing import Any
 
 import torch
+from peft import PromptTuningConfig
 from transformers import GenerationConfig, LogitsProcessorList
 
 from ftlib.models import pick_dtype, release_memory
@@ -70,6 +71,8 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
     )
     responses = [""] * len(encoded)
+    # PEFT puts a soft prompt before the padding, which would part it from the text.
+    is_soft = isinstance(getattr(model, "active_peft_config", None), PromptTuningConfig)
     was_training = model.training
     model.eval()
     try:
@@ -82,6 +85,9 @@ def generate(
             while done < len(order):
                 n_fit = max(1, BATCH_TOKENS // len(encoded[order[done]]))
                 chosen = order[done : done + min(batch_size, n_fit)]
+                if is_soft:
+                    length = len(encoded[chosen[0]])
+                    chosen = [i for i in chosen if len(encoded[i]) == length]
                 batch = tokenizer.pad(
                     {"input_ids": [encoded[i] for i in chosen]},
                     padding_side="left",

@@ -60,6 +60,11 @@ LESSONS = {
         ),
         ("runs/04_rag_or_fine_tune",),
     ),
+    "07": Lesson(
+        "07_overfitting",
+        ("data/wren", "data/soc", "data/reference_runs/overfitting"),
+        ("runs/07_overfitting",),
+    ),
     "09": Lesson(
         "09_evaluation",
         (

@@ -1,7 +1,9 @@
 """Methods: PEFT's own configuration of each way to train, from one `RunConfig`."""
 
+import warnings
 from typing import Any
 
+import peft
 from peft import (
     IA3Config,
     LNTuningConfig,
@@ -13,6 +15,11 @@ from peft import (
 )
 
 from ftlib.config import WHOLE, RunConfig
+
+# PEFT asks a norm for its width as if it were a linear layer, and needs none; a soft
+# prompt takes no positions, and needs none where `generate` pads nothing.
+warnings.filterwarnings("ignore", "Unsupported layer type .*Norm", UserWarning)
+warnings.filterwarnings("ignore", "Position ids are not supported", UserWarning)
 
 LAST_LAYERS = 2
 """How many layers the method ``last_layers`` trains, and the final norm with them."""
@@ -36,7 +43,8 @@ def make_peft_config(config: RunConfig) -> PeftConfig:
     Raises
     ------
     ValueError
-        When the method trains the base's own weights: PEFT has no part in it.
+        When the method trains the base's own weights, in which PEFT has no part, or
+        when the installed PEFT is too old for it.
 
     Examples
     --------
@@ -57,6 +65,15 @@ def make_peft_config(config: RunConfig) -> PeftConfig:
         return LNTuningConfig(task_type="CAUSAL_LM", target_modules=r".*norm")
     if config.method == "prefix":
         return PrefixTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=config.r)
+    if config.method == "shadow":
+        if not hasattr(peft, "ShadowConfig"):
+            raise ValueError("method shadow needs a newer PEFT: pip install -U peft")
+        return peft.ShadowConfig(
+            task_type="CAUSAL_LM",
+            r=config.r,
+            shadow_dropout=config.lora_dropout,
+            auxiliary_loss_weight=0.0,  # else its loss is another than the rest's
+        )
     if config.method == "prompt":
         return PromptTuningConfig(
             task_type="CAUSAL_LM",

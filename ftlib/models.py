@@ -4,11 +4,13 @@ import ctypes
 import importlib.util
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.utils import load_peft_weights
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -282,14 +284,40 @@ def load_adapter(
     -------
     peft.PeftModel
         In eval mode.
+
+    Raises
+    ------
+    NoEffectError
+        When the file's weights have other names than the adapter's: PEFT would leave
+        the adapter as it was made, which changes nothing.
     """
     model = load_base(config)
     model.enable_input_require_grads()
-    return PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
+    with warnings.catch_warnings():  # what PEFT only warns of is refused below
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        model = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
+    _refuse_other_names(model, folder)
+    return model
 
 
 class NoEffectError(RuntimeError):
     """A saved adapter that, loaded again, is not what was trained."""
+
+
+def _refuse_other_names(model: PeftModel, folder: Any, name: str = "default") -> None:
+    """Refuse a file whose weights are not, by name, those of the adapter made of it."""
+    kept = set(load_peft_weights(str(folder), device="cpu"))
+    weights = get_peft_model_state_dict(
+        model, adapter_name=name, save_embedding_layers=False
+    )
+    missing = set(weights) - kept
+    if missing:
+        found = min(kept - set(weights), default="nothing")
+        raise NoEffectError(
+            f"adapter not loaded: {len(missing)} of its {len(weights)} weights are not "
+            f"in the file, which has {found} instead; save the bare model with PEFT's "
+            "save_pretrained, not a wrapped or compiled one"
+        )
 
 
 def prove_adapter(
@@ -325,13 +353,15 @@ def prove_adapter(
     def logits() -> torch.Tensor:
         ids = torch.tensor([row["input_ids"]], device=model.device)
         with torch.no_grad(), torch.autocast(model.device.type, dtype=pick_dtype()):
-            return model(ids, use_cache=False).logits.float()
+            logits = model(ids, use_cache=False).logits.float()
+        return logits[:, -ids.shape[1] :]  # a soft prompt's own come before
 
     try:
         before = logits()
         with model.disable_adapter():
             base = logits()
         model.load_adapter(folder, "reloaded")
+        _refuse_other_names(model, folder, "reloaded")
         model.set_adapter("reloaded")
         after = logits()
     finally:

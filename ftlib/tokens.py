@@ -200,42 +200,73 @@ def _row_checks(
     bos, end = tokenizer.bos_token_id, tokenizer.eos_token_id
     tested = {fold_messages(example["messages"]) for example in held_out}
 
-    def n_bos(row: dict) -> int:
-        ids = row["input_ids"]
+    def n_bos(ids: Sequence[int]) -> int:
         return next((i for i, token in enumerate(ids) if token != bos), len(ids))
 
     def supervised(row: dict) -> list[int]:
         return [i for i, label in enumerate(row["labels"]) if label != IGNORE_INDEX]
 
-    def never_ends(row: dict) -> bool:
+    def encode_turns(example: Example, n_messages: int) -> list[int]:
+        return encode_prompt(example["messages"][:n_messages], tokenizer)
+
+    def lacks_bos(row: dict, example: Example) -> bool:
+        # A template that writes none is as its model's makers want it.
+        return n_bos(row["input_ids"]) == 0 < n_bos(encode_turns(example, -1))
+
+    def doubles_bos(row: dict, example: Example) -> bool:
+        n = n_bos(row["input_ids"])
+        return n > 1 and n > n_bos(encode_turns(example, -1))
+
+    def is_cut(row: dict, example: Example) -> bool:
+        """Say whether the row breaks off where more is to be learned."""
+        whole, n = encode_example(example, tokenizer), len(row["input_ids"])
+        is_start = row["input_ids"] == whole["input_ids"][:n]
+        return is_start and any(i >= n for i in supervised(whole))
+
+    def never_ends(row: dict, example: Example) -> bool:
         """Say whether a supervised turn lacks its end token in the loss."""
         ids, labels, told = row["input_ids"], row["labels"], supervised(row)
         skipped = [i + 1 for i in told if i + 1 < len(ids) and ids[i + 1] == end]
-        return labels[told[-1]] != end or any(labels[i] != end for i in skipped)
+        ends = (
+            told and labels[told[-1]] == end and all(labels[i] == end for i in skipped)
+        )
+        return bool(told) and not ends and not is_cut(row, example)
+
+    def n_shifted(row: dict, example: Example) -> int:
+        """Give how many tokens the row has more at its start, where BOS is at fault."""
+        if not (lacks_bos(row, example) or doubles_bos(row, example)):
+            return 0
+        return n_bos(row["input_ids"]) - n_bos(encode_turns(example, -1))
 
     def differs(row: dict, example: Example) -> bool:
-        prompt = encode_prompt(example["messages"][:-1], tokenizer)
-        return row["input_ids"][: len(prompt)] != prompt
+        prompt, extra = encode_turns(example, -1), n_shifted(row, example)
+        ids = row["input_ids"][max(extra, 0) :][: len(prompt) + min(extra, 0)]
+        return ids != prompt[max(-extra, 0) :] and not is_cut(row, example)
 
     def learns_prompt(row: dict, example: Example) -> bool:
-        n_first = next(
-            i for i, m in enumerate(example["messages"]) if m["role"] == "assistant"
-        )
-        n_prompt = len(encode_prompt(example["messages"][:n_first], tokenizer))
-        return any(i < n_prompt for i in supervised(row))
+        if differs(row, example):
+            return False  # where the prompt ends is not known then
+        roles = [message["role"] for message in example["messages"]]
+        n_prompt = len(encode_turns(example, roles.index("assistant")))
+        return any(i < n_prompt + n_shifted(row, example) for i in supervised(row))
 
     return [
         (
             "nothing to learn",
-            lambda row, _: not supervised(row),
+            lambda row, example: not supervised(row) and not is_cut(row, example),
             "no token is supervised, so the loss is not a number; end each example "
             "with an assistant message",
         ),
         (
+            "truncated response",
+            is_cut,
+            "it breaks off and never ends; raise max_length, or shorten or split the "
+            "example, and do not cut",
+        ),
+        (
             "end token unsupervised",
-            lambda row, _: bool(supervised(row)) and never_ends(row),
-            "the model would never stop; supervise the end token of each response, and "
-            "do not cut it off",
+            never_ends,
+            "the model would never stop; supervise the end token of each response",
         ),
         (
             "too long",
@@ -245,12 +276,12 @@ def _row_checks(
         ),
         (
             "no BOS",
-            lambda row, _: bos is not None and n_bos(row) == 0,
+            lacks_bos,
             "the model has always seen its first token; encode with the chat template",
         ),
         (
             "double BOS",
-            lambda row, _: bos is not None and n_bos(row) > 1,
+            doubles_bos,
             "the template writes it already; encode with add_special_tokens=False",
         ),
         (

@@ -65,7 +65,9 @@ class CheckedTrainer(Trainer):
             with torch.no_grad(), model.disable_adapter():
                 ids, seen = inputs["input_ids"], inputs["attention_mask"]
                 base = model(ids, attention_mask=seen, use_cache=False).logits
-            is_free = seen[:, 1:].bool() & (inputs["labels"][:, 1:] == IGNORE_INDEX)
+            # Padding may be on the left: the first token is guessed from nothing.
+            is_free = (seen[:, 1:] & seen[:, :-1]).bool()
+            is_free &= inputs["labels"][:, 1:] == IGNORE_INDEX
             ours, theirs = (
                 logits[:, :-1][is_free].float().log_softmax(-1)
                 for logits in (outputs.logits, base)
@@ -114,7 +116,11 @@ class CheckedTrainer(Trainer):
         """
         weights = [p for p in self.model.parameters() if p.requires_grad]
         if not weights:
-            _refuse("nothing is trained", "no weight takes gradients; attach one")
+            _refuse(
+                "nothing is trained",
+                "no weight takes gradients; attach an adapter, or load the saved one "
+                "with is_trainable=True",
+            )
         kept = [weight.detach().clone() for weight in weights]
         rows = self.train_dataset[: self.args.per_device_train_batch_size]
         batch = self.data_collator(rows).to(self.model.device)
@@ -180,10 +186,17 @@ class CheckedTrainer(Trainer):
         if not math.isfinite(loss):
             batch = {name: tensor.tolist() for name, tensor in inputs.items()}
             write_json(self.bad_batch_file, batch)
+            halves = {pick_dtype()}  # or the type that 4-bit layers compute in
+            halves |= {getattr(m, "compute_dtype", None) for m in self.model.modules()}
+            name, remedy = "", "lower the learning rate"
+            if not bool((inputs["labels"] != IGNORE_INDEX).any()):
+                name, remedy = "nothing to learn: ", "leave that row out"
+            elif torch.float16 in halves:
+                name = "float16 overflow: "
+                remedy = "compute in bfloat16 or float32, or lower the learning rate"
             raise NonFiniteLossError(
-                f"the loss is {loss} at step {self.state.global_step + 1}; its batch "
-                f"is in {self.bad_batch_file.name}: lower the learning rate, look for "
-                "a row without supervised tokens, and in float16 for an overflow"
+                f"{name}the loss is {loss} at step {self.state.global_step + 1}; its "
+                f"batch is in {self.bad_batch_file.name}: {remedy}"
             )
 
 

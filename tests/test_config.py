@@ -74,6 +74,9 @@ CONTRADICTIONS = [
     ("save_steps", 0),
     ("warmup_steps", -1),
     ("weight_decay", -0.1),
+    ("kl_weight", -1.0),
+    ("gradient_checkpointing", -1),
+    ("early_stopping_patience", -1),
 ]
 
 
@@ -100,6 +103,43 @@ def test_a_contradiction_is_refused_by_the_name_of_its_field(field, value):
 )
 def test_what_lies_on_the_right_side_of_a_limit_is_taken(field, value):
     assert getattr(RunConfig(**{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"method": "magic"}, "no method 'magic': use one of lora, "),
+        ({"method": "full"}, "set load_in_4bit=False"),
+        ({"method": "last_layers"}, "set load_in_4bit=False"),
+        (
+            {"method": "full", "load_in_4bit": False, "kl_weight": 1.0},
+            "set kl_weight=0",
+        ),
+        ({"method": "lora", "learning_rate": 0.5}, "lora never trains above 0.1"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes, said):
+    with pytest.raises(ValueError, match=said):
+        RunConfig(**changes)
+
+
+def test_a_rate_is_judged_by_the_method():
+    assert RunConfig(method="prompt", learning_rate=0.5).learning_rate == 0.5
+
+
+@pytest.mark.parametrize(
+    ("epochs", "max_steps", "steps"), [(1.0, -1, 4), (1.5, -1, 5), (9.0, 7, 7)]
+)
+def test_steps_are_counted_by_the_effective_batch(epochs, max_steps, steps):
+    config = RunConfig(
+        num_train_epochs=epochs,
+        max_steps=max_steps,
+        per_device_train_batch_size=3,
+        gradient_accumulation_steps=2,
+    )
+    # Twenty rows, six a step: 3.3 steps an epoch.
+    assert config.rows_per_step == 6
+    assert config.count_steps(20) == steps
 
 
 def test_a_field_that_does_not_exist_is_refused():

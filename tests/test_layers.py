@@ -16,13 +16,13 @@ MODULES = {
 }
 BASE = {"schema", "config", "store"}
 # Called from notebooks, never from a stage; environment tries the other rooms out.
-TOP = {"lesson", "panels", "exercises", "environment"}
+TOP = {"lesson", "panels", "exercises", "environment", "faults"}
 # Two stages may be imported by others, and no more:
 # - models, by those that need a model in hand: its dtype, its guard, its loading;
 # - tokens, by generation: a prompt must be encoded by the very function that the check
 #   before training compares the training rows with.
 # And those that are parts of another: batches and trainer of training, scores of what
-# measures and reports.
+# measures and reports; a loss and a KL are measured on batches.
 SHARED = {
     "models": {
         "training",
@@ -31,14 +31,16 @@ SHARED = {
         "generation",
         "leakage",
         "deployment",
+        "forgetting",
         "redaction",
         "retrieval",
+        "memory",
     },
     "tokens": {"generation"},
-    "batches": {"training", "trainer"},
-    "methods": {"models"},
+    "batches": {"forgetting", "memory", "training", "trainer"},
+    "methods": {"models", "memory"},
     "progress": {"training"},
-    "trainer": {"training"},
+    "trainer": {"training", "memory"},
     "scoring": {
         "reporting",
         "forgetting",

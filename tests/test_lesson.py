@@ -32,6 +32,12 @@ LOW_RULE = {
     "when": {"properties": {"severity": {"const": "low"}}},
     "schema": {"properties": {"action": {"const": "note"}}},
 }
+LOSSES = [
+    {"step": 10, "validation_loss": 0.6},
+    {"step": 20, "validation_loss": 0.4},
+    {"step": 25, "loss": 0.1},
+    {"step": 30, "validation_loss": 0.5},
+]
 RIGHT_AND_WRONG = {
     "00.1": (FLOW, FLOW[::-1]),
     "00.2": ("Lisbon", "Madrid"),
@@ -68,6 +74,16 @@ RIGHT_AND_WRONG = {
     "04.3": (
         Needs(facts_change="hardly", must_cite="no", latency="at once"),
         Needs(facts_change="each day"),
+    ),
+    # Ten times the alerts, half the loss.
+    "07.1": (
+        {"losses": {10: 0.8, 100: 0.4}, "at_1000": 0.2},
+        {"losses": {10: 0.8, 100: 0.4}, "at_1000": 0.1},
+    ),
+    "07.2": ({"history": LOSSES, "step": 20}, {"history": LOSSES, "step": 30}),
+    "07.3": (
+        {"clean": [0.1, 0.2, 0.3], "noisy": [0.2, 0.2, 0.5], "cost": 0.1},
+        {"clean": [0.1, 0.2, 0.3], "noisy": [0.2, 0.2, 0.5], "cost": 0.3},
     ),
     "09.1": (0.0768, 0.0384),
     "09.2": (650, 100),

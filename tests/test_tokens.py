@@ -188,6 +188,15 @@ def end_cut_off(row):
     del row["input_ids"][-1], row["labels"][-1]
 
 
+def cut_in_the_response(row):
+    end = next(i for i, t in enumerate(row["labels"]) if t != IGNORE_INDEX) + 1
+    del row["input_ids"][end:], row["labels"][end:]
+
+
+def cut_in_the_prompt(row):
+    del row["input_ids"][3:], row["labels"][3:]
+
+
 def without_bos(row):
     del row["input_ids"][0], row["labels"][0]
 
@@ -195,6 +204,11 @@ def without_bos(row):
 def with_two_bos(row):
     row["input_ids"].insert(0, row["input_ids"][0])
     row["labels"].insert(0, IGNORE_INDEX)
+
+
+def with_three_bos(row):
+    with_two_bos(row)
+    with_two_bos(row)
 
 
 def all_supervised(row):
@@ -214,11 +228,13 @@ def other_prompt(row):
     [
         (nothing_to_learn, ["nothing to learn"]),
         (end_unsupervised, ["end token unsupervised"]),
-        (end_cut_off, ["end token unsupervised"]),
-        # What is missing or doubled at the start also differs from a prompt's start,
-        # and where it is missing, the response begins one token early.
-        (without_bos, ["no BOS", "template differs", "loss on the prompt"]),
-        (with_two_bos, ["double BOS", "template differs"]),
+        (end_cut_off, ["truncated response"]),
+        (cut_in_the_response, ["truncated response"]),
+        (cut_in_the_prompt, ["truncated response"]),
+        # The tokens after it stand in another place, which is no fault of theirs.
+        (without_bos, ["no BOS"]),
+        (with_two_bos, ["double BOS"]),
+        (with_three_bos, ["double BOS"]),
         (all_supervised, ["loss on the prompt"]),
         (one_prompt_token_supervised, ["loss on the prompt"]),
         (other_prompt, ["template differs"]),
@@ -233,6 +249,56 @@ def test_a_planted_fault_is_named_with_the_number_of_its_row(
     assert [problem.name for problem in problems] == names
     assert {problem.where for problem in problems} == {f"1 rows: {n + 1}"}
     assert all(problem.remedy for problem in problems)
+
+
+@pytest.mark.parametrize("spoil_start", [without_bos, with_two_bos])
+def test_the_prompts_end_is_known_where_a_bos_is_at_fault(
+    spoil_start, five_rows, five_examples, tokenizer
+):
+    # The last token of the prompt, in each of the five rows, is supervised too.
+    for row in five_rows:
+        first = next(i for i, t in enumerate(row["labels"]) if t != IGNORE_INDEX)
+        row["labels"][first - 1] = row["input_ids"][first - 1]
+        spoil_start(row)
+    name = "no BOS" if spoil_start is without_bos else "double BOS"
+    names = name_problems(five_rows, five_examples, tokenizer)
+    assert names == [name, "loss on the prompt"]
+
+
+def test_another_prompt_is_told_where_a_bos_is_at_fault(
+    five_rows, five_examples, tokenizer
+):
+    for spoil_start, name in ((without_bos, "no BOS"), (with_two_bos, "double BOS")):
+        row = copy.deepcopy(five_rows[0])
+        row["input_ids"][4] += 1
+        spoil_start(row)
+        names = name_problems([row], five_examples[:1], tokenizer)
+        assert names == [name, "template differs"]
+
+
+def test_a_row_cut_between_two_turns_is_told(five_rows, five_examples, tokenizer):
+    row = five_rows[3]  # of two turns, the first of them whole
+    end = row["labels"].index(tokenizer.eos_token_id) + 1
+    del row["input_ids"][end:], row["labels"][end:]
+    problems = find_problems(five_rows, five_examples, tokenizer, 512)
+    assert [(p.name, p.where) for p in problems] == [
+        ("truncated response", "1 rows: 4")
+    ]
+
+
+def test_a_row_without_the_newline_after_its_end_token_is_whole(tokenizer):
+    plain = with_template(tokenizer, UNMARKED)
+    example = make_example("Hi", "Rome")
+    row = encode_example(example, plain)
+    del row["input_ids"][-1], row["labels"][-1]
+    assert name_problems([row], [example], plain) == []
+
+
+def test_a_template_that_writes_no_bos_is_no_fault(five_examples, tokenizer):
+    plain = with_template(tokenizer, UNMARKED.replace("{{- bos_token }}", ""))
+    rows = [encode_example(example, plain) for example in five_examples]
+    assert rows[0]["input_ids"][0] != plain.bos_token_id is not None
+    assert name_problems(rows, five_examples, plain) == []
 
 
 def test_an_end_token_unsupervised_in_an_earlier_turn_is_found(

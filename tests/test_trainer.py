@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from ftlib import trainer
-from ftlib.trainer import make_arguments
+from ftlib import models, trainer
+from ftlib.batches import make_collator
+from ftlib.schema import IGNORE_INDEX, PreflightError
+from ftlib.trainer import CheckedTrainer, fit_batch_size, make_arguments
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,164 @@ def test_half_precision_is_what_the_machine_does_fast(
     monkeypatch.setattr(trainer, "pick_dtype", lambda: torch.float16)
     make_arguments(wren_config, 4, tmp_path, "cuda")
     assert (given["bf16"], given["fp16"], given["use_cpu"]) == (False, True, False)
+
+
+# --- the first step, tried ---------------------------------------------------------
+
+
+@pytest.fixture
+def make_trainer(tiny_model, tokenizer, five_rows, wren_config, tmp_path):
+    def make(model=None, rows=five_rows, **changes):
+        config = wren_config.change(**({"load_in_4bit": False} | changes))
+        made = CheckedTrainer(
+            model=model or models.make_trainable(tiny_model(), config),
+            args=make_arguments(config, 4, tmp_path, "cpu"),
+            train_dataset=rows,
+            data_collator=make_collator(tokenizer),
+        )
+        made.bad_batch_file = tmp_path / "bad_batch.json"
+        return made
+
+    return make
+
+
+def test_a_first_step_that_was_tried_leaves_nothing_behind(make_trainer):
+    made = make_trainer(lora_dropout=0.5)
+    before = {n: p.detach().clone() for n, p in made.model.named_parameters()}
+    made.model.eval()
+    drawn = torch.random.get_rng_state()
+    made.try_first_step()
+    assert torch.equal(drawn, torch.random.get_rng_state())
+    assert not made.model.training
+    for name, parameter in made.model.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+        assert parameter.grad is None, name
+
+
+def refuse(made):
+    with pytest.raises(PreflightError) as caught:
+        made.try_first_step()
+    [problem] = caught.value.problems
+    return problem.name
+
+
+def test_a_model_with_nothing_to_train_is_refused_before_the_first_step(
+    make_trainer, tiny_model
+):
+    model = tiny_model().requires_grad_(False)
+    assert refuse(make_trainer(model)) == "nothing is trained"
+
+
+def test_an_adapter_that_no_gradient_reaches_is_refused(make_trainer, monkeypatch):
+    made = make_trainer()
+    embedding = made.model.get_input_embeddings()
+    # Trainable, but what it computes is cut off from the loss.
+    for module in made.model.modules():
+        if hasattr(module, "lora_B"):
+            module.scaling["default"] = 0.0
+    assert not embedding.weight.requires_grad
+    assert refuse(made) == "no gradients"
+
+
+def test_a_rate_that_ruins_the_first_batch_is_refused_and_a_usual_one_is_not(
+    make_trainer, wren_config, five_rows
+):
+    changes = {"method": "full", "load_in_4bit": False}
+    for rate, is_refused in ((1e-3, False), (0.1, True)):
+        config = wren_config.change(learning_rate=rate, **changes)
+        wren = models.make_trainable(models.load_base(config), config)
+        made = make_trainer(wren, rows=five_rows, learning_rate=rate, **changes)
+        if is_refused:
+            assert refuse(made) == "learning rate too high"
+        else:
+            made.try_first_step()
+
+
+# --- the base model's pull ---------------------------------------------------------
+
+
+def test_the_pull_to_the_base_is_the_divergence_on_the_prompts(
+    make_trainer, five_rows, tokenizer
+):
+    made = make_trainer()
+    with torch.no_grad():
+        for name, weight in made.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.5)
+    batch = make_collator(tokenizer)(five_rows[:2])
+    made.model.eval()
+    plain = float(made.compute_loss(made.model, dict(batch)))
+    made.kl_weight = 3.0
+    pulled = float(made.compute_loss(made.model, dict(batch)))
+    # By hand: one row and one place at a time, in probabilities.
+    divergences = []
+    for row in five_rows[:2]:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            ours = made.model(ids).logits[0].double().softmax(-1)
+            with made.model.disable_adapter():
+                base = made.model(ids).logits[0].double().softmax(-1)
+        for place, label in enumerate(row["labels"][1:]):
+            if label == IGNORE_INDEX:
+                ratio = (base[place] / ours[place]).log()
+                divergences.append(float((base[place] * ratio).sum()))
+    wanted = 3.0 * sum(divergences) / len(divergences)
+    assert wanted > 0.01
+    assert pulled - plain == pytest.approx(wanted, rel=1e-3)
+
+
+def test_the_pull_counts_once_a_step_however_many_passes_it_has(
+    make_trainer, five_rows, tokenizer
+):
+    made = make_trainer(gradient_accumulation_steps=4)
+    for module in made.model.modules():
+        if hasattr(module, "lora_B"):
+            torch.nn.init.normal_(module.lora_B["default"].weight)
+    batch = make_collator(tokenizer)(five_rows[:2])
+    made.model.eval()
+    plain, pulled = (
+        float(made.compute_loss(made.model, dict(batch)))
+        for made.kl_weight in (0.0, 4.0)
+    )
+    made.args.gradient_accumulation_steps = 1
+    alone = float(made.compute_loss(made.model, dict(batch)))
+    assert alone - plain == pytest.approx(4 * (pulled - plain), rel=1e-4)
+
+
+# --- what does not fit -------------------------------------------------------------
+
+
+def fit(config, largest):
+    tried = []
+
+    def train(fitting):
+        tried.append(
+            (fitting.per_device_train_batch_size, fitting.gradient_accumulation_steps)
+        )
+        if fitting.per_device_train_batch_size > largest:
+            raise RuntimeError("CUDA out of memory.")
+
+    fit_batch_size(config, train)
+    return tried
+
+
+def test_what_does_not_fit_is_tried_smaller_with_the_same_rows_in_a_step(wren_config):
+    config = wren_config.change(
+        per_device_train_batch_size=6, gradient_accumulation_steps=2
+    )
+    # Twelve rows a step: 6 x 2, 4 x 3, 3 x 4; five would leave rows over.
+    assert fit(config, largest=3) == [(6, 2), (4, 3), (3, 4)]
+    assert fit(config, largest=6) == [(6, 2)]
+
+
+def test_where_not_one_row_fits_it_says_what_to_set(wren_config):
+    with pytest.raises(MemoryError, match="gradient_checkpointing=1"):
+        fit(wren_config, largest=0)
+
+
+def test_another_error_is_not_taken_for_one_of_memory(wren_config):
+    def train(fitting):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        fit_batch_size(wren_config, train)

@@ -13,7 +13,7 @@ from ftlib.batches import measure_loss, plan_rows
 from ftlib.models import NoEffectError, prove_adapter
 from ftlib.schema import IGNORE_INDEX
 from ftlib.store import read_json, write_json
-from ftlib.trainer import NonFiniteLossError
+from ftlib.trainer import CheckedTrainer, NonFiniteLossError
 from ftlib.training import Run, find_checkpoint, fine_tune
 
 # --- whole runs, on the tiny model -----------------------------------------------
@@ -102,6 +102,73 @@ def test_gradients_are_added_up_over_passes(make_run, five_rows):
     progress = run.start().wait()
     assert progress.step == 2
     assert progress.n_tokens == 2 * sum(len(row["input_ids"]) for row in five_rows)
+
+
+def test_the_same_rows_a_step_learn_the_same_in_smaller_passes(make_run):
+    whole = make_run("a", lora_dropout=0.0, per_device_train_batch_size=4, max_steps=3)
+    parts = make_run(
+        "b",
+        lora_dropout=0.0,
+        per_device_train_batch_size=1,
+        gradient_accumulation_steps=4,
+        max_steps=3,
+    )
+    losses = [
+        [row["loss"] for row in run.start().wait().history] for run in (whole, parts)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=2e-3)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_layers_computed_again_learn_the_same(make_run, every):
+    runs = [make_run("a"), make_run("b", gradient_checkpointing=every)]
+    first, again = ([r["loss"] for r in run.start().wait().history] for run in runs)
+    assert first == pytest.approx(again, rel=1e-3)
+    layers = runs[1].model.get_base_model().model.layers
+    assert [layer.gradient_checkpointing for layer in layers] == [every == 1, True]
+
+
+def test_what_does_not_fit_is_trained_in_smaller_passes(make_run, monkeypatch):
+    forward = CheckedTrainer.compute_loss
+
+    def run_out(self, model, inputs, *args, **kwargs):
+        if len(inputs["input_ids"]) > 2:
+            raise RuntimeError("CUDA out of memory.")
+        return forward(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(CheckedTrainer, "compute_loss", run_out)
+    run = make_run(per_device_train_batch_size=4, max_steps=2)
+    progress = run.start().wait()
+    assert (progress.status, progress.step, progress.batch_size) == ("finished", 2, 2)
+
+
+# --- early stopping ----------------------------------------------------------------
+
+
+def test_a_run_stops_early_and_keeps_its_best_weights(make_run, five_rows):
+    # Learned by heart at a high rate, two rows; the others soon get worse.
+    run = make_run(
+        train=five_rows[:2],
+        validation=five_rows[2:],
+        max_steps=200,
+        learning_rate=5e-2,
+        lora_dropout=0.0,
+        early_stopping_patience=3,
+    )
+    progress = run.start().wait()
+    losses = {
+        row["step"]: row["validation_loss"]
+        for row in progress.history
+        if "validation_loss" in row
+    }
+    assert progress.status == "finished"
+    assert progress.step < 200
+    assert progress.best_step == min(losses, key=losses.get)
+    # Three measurements, of every second step, after the best one.
+    assert progress.step == progress.best_step + 6
+    kept = measure_loss(run.model, run.tokenizer, five_rows[2:])
+    assert kept == pytest.approx(losses[progress.best_step], rel=1e-4)
+    assert losses[progress.step] > kept + 0.01
 
 
 def test_the_same_settings_give_the_same_bytes_and_another_seed_others(make_run):

@@ -5,7 +5,7 @@ import sys
 USAGE = (
     "usage: python -m data.build "
     "soc | benchmark | handbook | samples | pii | redactor | redactor-table | "
-    "probes | wren | card | hashes"
+    "probes | replay | wren | card | hashes"
 )
 
 
@@ -44,6 +44,10 @@ def main(arguments: list[str]) -> None:
             from data.build import wren
 
             wren.write_probes()
+        case ["replay"]:
+            from data.build import replay
+
+            replay.main()
         case ["wren"]:
             from data.build import wren
 

@@ -12,6 +12,7 @@ COMMANDS = {
     "pii": "pii",
     "probes": "probes",
     "redactor": "redactor",
+    "replay": "replay",
     "samples": "samples",
     "soc": "soc",
     "wren": "wren",
@@ -19,8 +20,8 @@ COMMANDS = {
 BENCHMARK = ("benchmark.jsonl", "rules.json", "voice.json")  # of soc, made apart
 HEAD = """# Data
 
-All of it but `prices.csv` is synthetic: seeded scripts in `data/build/` wrote it, from
-word lists of their own. No row is about a real person, company or incident. Hosts,
+All of it but `prices.csv` and `architectures.json` is synthetic: seeded scripts in
+`data/build/` wrote it, from word lists of their own. No row is about a real person, company or incident. Hosts,
 addresses and keys are made up; IP addresses are from the ranges reserved for
 documentation or from 10/8, domains end in `.example`.
 
@@ -40,8 +41,12 @@ this table; `tests/test_data.py` compares it with the files.
 - `redactor/`: the adapter that finds names; its card is `redactor/README.md`.
 - `wren/`: the embedded base model; its card is `wren/README.md`.
 - `probes/`: held-out items, one file an ability, that measure what Wren can do.
+- `replay/`: conversations drawn as Wren's training was, none of them a probe, to learn
+  again beside a new task; and documents, as neutral text to take a loss on.
 - `prices.csv`: prices that lesson 04 reckons with, each with its date and the address
   where it stood; written by hand, edit it to use your own.
+- `architectures.json`: the shapes of hub models, from their configuration, with where
+  each was read; lesson 05 reckons the memory of a run with them.
 - `soc/`: raw security alerts with the analysts' triage; `truth.jsonl` says which rows
   have a planted fault, what the right triage is and which split an incident belongs
   to; `raw_export.jsonl` is a part of it as an export would have it, faulty lines
@@ -59,7 +64,7 @@ def list_files() -> list[Path]:
     """List the shipped data files in the order of the table."""
     folders = [DATA / name for name in COMMANDS]
     files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
-    files.append(DATA / "prices.csv")
+    files += [DATA / "prices.csv", DATA / "architectures.json"]
     return sorted(path for path in files if not path.name.startswith("."))
 
 

@@ -4,7 +4,9 @@ from ftlib.panels.ask import AskPanel
 from ftlib.panels.compare import ComparePanel
 from ftlib.panels.data_card import DataCardPanel
 from ftlib.panels.decision import DecisionPanel
+from ftlib.panels.memory import MemoryPanel
 from ftlib.panels.review import ReviewPanel, bound_leak_rate
+from ftlib.panels.scale import ScalePanel, answer_at_scale
 from ftlib.panels.train import TrainingPanel
 
 __all__ = [
@@ -12,7 +14,10 @@ __all__ = [
     "ComparePanel",
     "DataCardPanel",
     "DecisionPanel",
+    "MemoryPanel",
     "ReviewPanel",
+    "ScalePanel",
     "TrainingPanel",
+    "answer_at_scale",
     "bound_leak_rate",
 ]

@@ -1,0 +1,417 @@
+"""Memory: what one training run will take, by part, and what it takes when it runs."""
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from peft import get_peft_model
+from peft.helpers import disable_input_dtype_casting
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.profiler import ProfilerActivity, profile
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PrinterCallback,
+)
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from ftlib import models
+from ftlib.batches import make_collator
+from ftlib.config import ROOT, WHOLE, RunConfig
+from ftlib.methods import make_peft_config
+from ftlib.schema import IGNORE_INDEX
+from ftlib.trainer import CheckedTrainer, make_arguments
+
+MIB = 2**20
+CARDS: dict[str, int] = {
+    "T4": 15_360 * MIB,
+    "4090": 24_564 * MIB,
+    "A100": 81_920 * MIB,
+    "H100": 81_559 * MIB,
+    "H200": 143_771 * MIB,
+    "my laptop": psutil.virtual_memory().total,
+}
+"""Bytes of each card, as ``nvidia-smi`` gives them (A100 and H100: those of 80 GB)."""
+CUDA_CONTEXT = 400 * 10**6
+"""Bytes that CUDA's own kernels take: about 400 MB (pytorch issue 109888)."""
+ARCHITECTURES = ROOT / "data" / "architectures.json"
+
+
+def list_models() -> list[str]:
+    """
+    List the hub models whose architecture ships: no network is needed for them.
+
+    Returns
+    -------
+    list of str
+        Their ids.
+
+    Examples
+    --------
+    >>> "Qwen/Qwen3-0.6B" in list_models()
+    True
+    """
+    return list(json.loads(ARCHITECTURES.read_text("utf-8")))
+
+
+def load_architecture(model: str) -> PretrainedConfig:
+    """
+    Give a model's architecture, from what ships where it does, and else its config.
+
+    Parameters
+    ----------
+    model : str
+        A folder, or a hub id. Those in ``data/architectures.json`` need no network.
+
+    Returns
+    -------
+    transformers.PretrainedConfig
+        For `estimate_memory`; no weights are loaded.
+
+    Examples
+    --------
+    >>> load_architecture("Qwen/Qwen3-8B").num_hidden_layers
+    36
+    """
+    shipped = json.loads(ARCHITECTURES.read_text("utf-8"))
+    if model in shipped:
+        return AutoConfig.for_model(**shipped[model]["config"])
+    return AutoConfig.from_pretrained(model)
+
+
+def estimate_memory(
+    architecture: PretrainedConfig, config: RunConfig, device_type: str = "cuda"
+) -> dict[str, int]:
+    """
+    Estimate what a training run takes at its peak, by part, before it is loaded.
+
+    Parameters
+    ----------
+    architecture : transformers.PretrainedConfig
+        As `load_architecture` gives it, of any causal model.
+    config : RunConfig
+        The settings; all rows are taken to be ``max_length`` tokens long.
+    device_type : {"cuda", "cpu"}
+        Where it is to run.
+
+    Returns
+    -------
+    dict of str to int
+        Bytes by part, as they are at the moment of the peak: their sum is the peak. At
+        the start of a backward pass there are no gradients yet, unless passes are
+        accumulated; at the optimizer's step there are no activations any more.
+
+    Notes
+    -----
+    Nothing is reckoned from a formula that can be looked up. The model is built on the
+    meta device, the method's adapter attached, and a forward pass of two and of three
+    layers rehearsed on tensors without data: what autograd keeps is counted, and the
+    other layers are like the third. What a ``kl_weight`` adds is not counted.
+
+    Examples
+    --------
+    >>> parts = estimate_memory(load_architecture("Qwen/Qwen3-8B"), RunConfig())
+    >>> 5e9 < parts["weights"] < 7e9
+    True
+    """
+    text = architecture.to_json_string(use_diff=False)
+    # The fields that a rehearsal does not look at: one less reason to repeat it.
+    plain = config.change(
+        gradient_checkpointing=0, gradient_accumulation_steps=1, learning_rate=1e-5
+    )
+    two, three = (
+        _rehearse(type(architecture), text, plain, device_type, n) for n in (2, 3)
+    )
+    n_layers, every = architecture.num_hidden_layers, config.gradient_checkpointing
+    whole = {p: two[p] + (n_layers - 2) * (three[p] - two[p]) for p in two}
+    layer, inputs, wide = three["kept"] - two["kept"], three["input"], three["wide"]
+    n_again = n_layers // every if every else 0
+    # Of a layer that is computed again only its input is kept.
+    kept = whole["kept"] - wide - n_again * (layer - inputs)
+    gradients = whole["gradients"]
+    before = gradients if config.gradient_accumulation_steps > 1 else 0
+    # Three times the logits in float32 when the loss is taken back: its log-softmax,
+    # and the gradients after and before it. The model's own logits are gone by then.
+    moments = [(before, kept, 3 * wide), (gradients, 0, 0)]
+    if every:
+        # The last layer to be computed again is whole, those after it are gone.
+        moments.append((before, kept + (1 - n_layers % every) * layer - inputs, 0))
+    gradients_at_peak, activations, logits = max(moments, key=sum)
+    return {
+        "weights": whole["weights"],
+        "constants": whole["constants"],
+        "adapter": whole["adapter"],
+        "gradients": gradients_at_peak,
+        # AdamW keeps two means of a trained weight: of its gradients and their squares.
+        "optimizer": 2 * gradients,
+        "activations": activations,
+        "logits": logits,
+        "CUDA context": CUDA_CONTEXT if device_type == "cuda" else 0,
+    }
+
+
+@lru_cache(maxsize=512)
+def _rehearse(
+    kind: type[PretrainedConfig],
+    text: str,
+    config: RunConfig,
+    device_type: str,
+    n_layers: int,
+) -> dict[str, int]:
+    """Count the bytes of a model of `n_layers`, and what its forward pass keeps."""
+    settings = json.loads(text) | {"num_hidden_layers": n_layers}
+    if settings.get("layer_types"):
+        settings["layer_types"] = settings["layer_types"][:n_layers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about what matters only to a real run
+        with torch.device("meta"):
+            model: Any = AutoModelForCausalLM.from_config(
+                kind.from_dict(settings), dtype=torch.bfloat16
+            )
+            head = model.get_output_embeddings()
+            linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]
+            packed = [m.weight.numel() for m in linear if m is not head]
+            if config.method in WHOLE:
+                model = models.make_trainable(model, config)
+                base = _count_bytes(model)
+            else:
+                base = _count_bytes(model)
+                # As `models.attach_adapter` does, which also sets all seeds.
+                model.enable_input_require_grads()
+                model = get_peft_model(model, make_peft_config(config))
+        counts = {
+            "weights": base,
+            "constants": 0,
+            "adapter": _count_bytes(model) - base,
+            "gradients": sum(p.nbytes for p in model.parameters() if p.requires_grad),
+        }
+        if config.load_in_4bit:
+            # Two weights a byte. Each block of 64 has a byte for its scale, each 256
+            # scales four bytes for theirs; each matrix a table of the 16 values, one
+            # of the 256 scales' steps, and their mean. The embeddings, the norms and
+            # the head stay as they are.
+            counts["weights"] -= sum(2 * n - (n + 1) // 2 for n in packed)
+            blocks = [-(-n // 64) for n in packed]
+            counts["constants"] = sum(
+                n + 4 * -(-n // 256) + 4 * (16 + 256 + 1) for n in blocks
+            )
+        # On a GPU, PEFT's 4-bit layers take their input as it is, not a copy each.
+        shares_input = device_type == "cuda" and config.load_in_4bit
+        with (
+            FakeTensorMode(allow_non_fake_inputs=True),
+            disable_input_dtype_casting(model, shares_input),
+        ):
+            return counts | _count_kept(model.to_empty(device="cpu").train(), config)
+
+
+def _count_bytes(model: Any) -> int:
+    """Give the bytes of a model's weights and buffers."""
+    return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+
+
+def _count_kept(model: Any, config: RunConfig) -> dict[str, int]:
+    """Count what autograd keeps of a forward pass, each storage once."""
+    held = [*model.parameters(), *model.buffers()]
+    known = {t.untyped_storage()._cdata for t in held}
+    kept: dict[int, torch.Tensor] = {}
+    inputs: list[int] = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        place = tensor.untyped_storage()._cdata
+        if place not in known:  # the weights are counted already
+            kept[place] = tensor
+        return tensor
+
+    layer = next(
+        m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)
+    )
+    layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0].nbytes))
+    n_tokens = -(-config.max_length // 32) * 32  # as `make_collator` pads
+    shape = (config.per_device_train_batch_size, n_tokens)
+    ids = torch.ones(shape, dtype=torch.long)
+    with saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16):
+        loss = model(ids, attention_mask=ids, labels=ids, use_cache=False).loss
+    del loss
+    wide = [
+        t.nbytes
+        for t in kept.values()
+        if t.dtype == torch.float32 and t.shape[-1:] == (model.config.vocab_size,)
+    ]
+    total = sum(t.untyped_storage().nbytes() for t in kept.values())
+    return {"kept": total, "wide": sum(wide), "input": inputs[0]}
+
+
+def measure_memory(config: RunConfig) -> int:
+    """
+    Measure the peak of a training run on this machine: its model, and two steps.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The settings. The rows are random tokens, all but one of a batch
+        ``max_length`` long.
+
+    Returns
+    -------
+    int
+        Bytes of weights, adapter, gradients, optimizer, activations and all else that
+        PyTorch allocates: on a GPU without CUDA's own, on a CPU without Python's.
+    """
+    model = models.make_trainable(models.load_base(config), config)
+    models.keep_layers(model, config.gradient_checkpointing)
+    models.keep_gradients_right(model)
+    tokenizer = models.load_tokenizer(config)
+    ids = torch.randint(5, model.config.vocab_size, (config.max_length,)).tolist()
+    half = config.max_length // 2
+    row = {"input_ids": ids, "labels": [IGNORE_INDEX] * half + ids[half:]}
+    # One row of each batch is shorter, so that there is padding as in a real one.
+    shorter = {name: values[:-1] for name, values in row.items()}
+    size = config.per_device_train_batch_size
+    batch = [row] * (size - 1) + [shorter]
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = make_arguments(config, 2, Path(folder), model.device.type)
+        trainer = CheckedTrainer(
+            model=model,
+            args=arguments.set_save("no"),
+            train_dataset=batch * (2 * config.gradient_accumulation_steps),
+            processing_class=tokenizer,
+            data_collator=make_collator(tokenizer, model.config._attn_implementation),
+        )
+        trainer.remove_callback(PrinterCallback)
+        trainer.kl_weight = config.kl_weight
+        if model.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            trainer.train()
+            return torch.cuda.max_memory_allocated()
+        # The second step is the peak: the optimizer has its means only after the first.
+        return _count_held(model) + _trace_peak(trainer.train)
+
+
+def _count_held(model: Any) -> int:
+    """Give the bytes of a loaded model's storages, 4-bit constants included."""
+    held = [*model.parameters(), *model.buffers()]
+    for state in [getattr(weight, "quant_state", None) for weight in held]:
+        if state is not None:
+            held += [state.absmax, state.code, state.offset]
+            held += [state.state2.absmax, state.state2.code]
+    return sum(
+        {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in held)}.values()
+    )
+
+
+def _trace_peak(run: Callable[[], object]) -> int:
+    """Give the largest sum of what is allocated on the CPU while `run` goes on."""
+    with _hush(), profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as p:
+        run()
+    events = [e for e in p.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return max(accumulate(event.nbytes() for event in events))
+
+
+@contextmanager
+def _hush() -> Iterator[None]:
+    """Keep what the profiler's C++ says to itself out of the notebook."""
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def fit_batch(
+    architecture: PretrainedConfig,
+    config: RunConfig,
+    n_bytes: int,
+    device_type: str = "cuda",
+) -> RunConfig:
+    """
+    Choose the largest micro-batch that fits, and keep the effective batch.
+
+    Parameters
+    ----------
+    architecture : transformers.PretrainedConfig
+        As `load_architecture` gives it.
+    config : RunConfig
+        The settings. Micro-batch times passes, the effective batch, stays as it is.
+    n_bytes : int
+        Memory there is, such as one of `CARDS`.
+    device_type : {"cuda", "cpu"}
+        Where it is to run.
+
+    Returns
+    -------
+    RunConfig
+        With the batch size and the passes that go with it.
+
+    Raises
+    ------
+    ValueError
+        When not even one row fits; it names what to change, the cheapest first.
+
+    Examples
+    --------
+    >>> config = RunConfig(per_device_train_batch_size=16, max_length=1024)
+    >>> small = fit_batch(load_architecture("Qwen/Qwen3-8B"), config, CARDS["4090"])
+    >>> small.per_device_train_batch_size * small.gradient_accumulation_steps
+    16
+    """
+    n_rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    for size in range(n_rows, 0, -1):
+        if n_rows % size:
+            continue
+        smaller = config.change(
+            per_device_train_batch_size=size, gradient_accumulation_steps=n_rows // size
+        )
+        needed = sum(estimate_memory(architecture, smaller, device_type).values())
+        if needed <= n_bytes:
+            return smaller
+    raise ValueError(
+        f"one row takes {needed / 1e9:.1f} GB of {n_bytes / 1e9:.1f} GB: "
+        f"{name_knobs(config)}"
+    )
+
+
+def name_knobs(config: RunConfig) -> str:
+    """
+    Say which settings of `config` to change to save memory, the cheapest first.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The settings that do not fit.
+
+    Returns
+    -------
+    str
+        What is not set already, in the order to try it.
+
+    Examples
+    --------
+    >>> name_knobs(RunConfig(load_in_4bit=True, gradient_checkpointing=1))
+    'choose a smaller max_length, a smaller r, a smaller model'
+    """
+    whole = config.method in WHOLE
+    knobs = {
+        "a smaller batch": config.per_device_train_batch_size > 1,
+        "gradient_checkpointing=1": config.gradient_checkpointing != 1,
+        "an adapter method such as lora": whole,
+        "load_in_4bit=True": not config.load_in_4bit and not whole,
+        "a smaller max_length": True,
+        "a smaller r": not whole,
+        "a smaller model": True,
+    }
+    return "choose " + ", ".join(knob for knob, helps in knobs.items() if helps)

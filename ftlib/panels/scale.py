@@ -1,0 +1,104 @@
+"""The scale panel: one adapter turned up and down, one model after the other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets as widgets
+from peft.helpers import rescale_adapter_scale
+
+from ftlib.generation import generate
+from ftlib.panels.review import fix_size
+from ftlib.reporting import show_table
+from ftlib.schema import Example, split_prompt
+from ftlib.scoring import match_exactly
+
+
+def answer_at_scale(
+    model: Any,
+    tokenizer: Any,
+    examples: Sequence[Example],
+    alpha: float,
+    max_new_tokens: int = 96,
+) -> list[str]:
+    """
+    Answer the prompts of examples with the adapter's update scaled by `alpha`.
+
+    Parameters
+    ----------
+    model : peft.PeftModel
+        A model with a LoRA adapter; its own scale is as before afterwards.
+    tokenizer : transformers tokenizer
+        Its tokenizer.
+    examples : sequence of Example, length n_examples
+        Whose prompts to answer.
+    alpha : float
+        From 0, the base model, to 1, the adapter as it was trained.
+    max_new_tokens : int
+        The longest answer, in tokens.
+
+    Returns
+    -------
+    list of str, length n_examples
+        The answers.
+    """
+    prompts = [split_prompt(example)[0] for example in examples]
+    with rescale_adapter_scale(model, alpha):
+        return generate(model, tokenizer, prompts, max_new_tokens)
+
+
+class ScalePanel(widgets.VBox):
+    """
+    Slide between the base model and the tuned one, and see what each between answers.
+
+    Parameters
+    ----------
+    model : peft.PeftModel
+        A model with a LoRA adapter.
+    tokenizer : transformers tokenizer
+        Its tokenizer.
+    examples : sequence of Example
+        What is asked: a few of the task, and one of each ability.
+    alpha : float
+        The adapter's scale at first, from 0 to 1.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, examples: Sequence[Example], alpha: float = 1
+    ) -> None:
+        self._model, self._tokenizer, self._examples = model, tokenizer, examples
+        self.scale = widgets.FloatSlider(
+            value=alpha,
+            min=0.0,
+            max=1.0,
+            step=0.05,
+            description="Scale of the adapter",
+            continuous_update=False,  # each move answers all prompts anew
+            style={"description_width": "130px"},
+            layout=fix_size("480px"),
+        )
+        self.table = widgets.HTML(layout=fix_size("98%", "420px"))
+        super().__init__([self.scale, self.table])
+        self.scale.observe(lambda change: self._show(), "value")
+        self._show()
+
+    @property
+    def value(self) -> float:
+        """The scale as it stands."""
+        return self.scale.value
+
+    def _show(self) -> None:
+        """Answer at the scale as it stands, and show what is right."""
+        asked = self._model, self._tokenizer, self._examples
+        answers = answer_at_scale(*asked, self.value)
+        rows = []
+        for example, answer in zip(self._examples, answers, strict=True):
+            prompt, reference = split_prompt(example)
+            is_right = match_exactly([answer], [reference])[0]
+            verdict = "right" if is_right else f"wrong, it is: {reference}"
+            content = f"{prompt[-1]['content']:.120}"
+            rows.append({"Asked": content, "Answer": answer, "Verdict": verdict})
+        shown = show_table(rows, f"Answers at a scale of {self.value:.2f}").data
+        self.table.value = (
+            '<div tabindex="0" role="region" aria-label="Answers" style="height:410px;'
+            f'overflow:auto;line-height:1.5">{shown}</div>'
+        )
