@@ -101,7 +101,7 @@ def explain_curve(history: Sequence[Mapping[str, float]]) -> Diagnosis:
     # What happens high up, in warm-up, says nothing about the noise near the best.
     recovered = [move for move, after in moves[:best] if after < 2 * low]
     clear = max([CLEAR * low, *recovered])
-    if best < len(levels) - 2 and min(levels[-2:]) - low > clear:
+    if min(levels[-2:]) - low > clear:
         climb = f"the validation loss climbs from {low:.3f} to {last:.3f}"
         before, after = (
             [loss for step, loss in train if (step > steps[best]) == is_after][-LEAST:]

@@ -60,10 +60,39 @@ LESSONS = {
         ),
         ("runs/04_rag_or_fine_tune",),
     ),
+    "05": Lesson(
+        "05_qlora",
+        (
+            "data/wren",
+            "data/soc",
+            "data/architectures.json",
+            "data/reference_runs/faulty_curves_cpu.json",
+            "runs/01_first_fine_tune",
+        ),
+        ("runs/05_qlora",),
+    ),
+    "06": Lesson(
+        "06_adapter_methods",
+        ("data/wren", "data/soc", "data/samples", "data/reference_runs/methods"),
+        ("runs/06_adapter_methods",),
+    ),
     "07": Lesson(
         "07_overfitting",
         ("data/wren", "data/soc", "data/reference_runs/overfitting"),
         ("runs/07_overfitting",),
+    ),
+    "08": Lesson(
+        "08_forgetting",
+        (
+            "data/wren",
+            "data/soc",
+            "data/probes",
+            "data/replay",
+            "data/samples",
+            "data/reference_runs/forgetting",
+            "runs/01_first_fine_tune",
+        ),
+        ("runs/08_forgetting",),
     ),
     "09": Lesson(
         "09_evaluation",

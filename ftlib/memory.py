@@ -1,6 +1,8 @@
 """Memory: what one training run will take, by part, and what it takes when it runs."""
 
+import gc
 import json
+import math
 import os
 import tempfile
 import warnings
@@ -45,24 +47,10 @@ CARDS: dict[str, int] = {
 """Bytes of each card, as ``nvidia-smi`` gives them (A100 and H100: those of 80 GB)."""
 CUDA_CONTEXT = 400 * 10**6
 """Bytes that CUDA's own kernels take: about 400 MB (pytorch issue 109888)."""
-ARCHITECTURES = ROOT / "data" / "architectures.json"
-
-
-def list_models() -> list[str]:
-    """
-    List the hub models whose architecture ships: no network is needed for them.
-
-    Returns
-    -------
-    list of str
-        Their ids.
-
-    Examples
-    --------
-    >>> "Qwen/Qwen3-0.6B" in list_models()
-    True
-    """
-    return list(json.loads(ARCHITECTURES.read_text("utf-8")))
+ARCHITECTURES: dict[str, dict[str, Any]] = json.loads(
+    (ROOT / "data" / "architectures.json").read_text("utf-8")
+)
+"""By hub id, the ``config`` of models that need no network, and its ``source``."""
 
 
 def load_architecture(model: str) -> PretrainedConfig:
@@ -84,9 +72,8 @@ def load_architecture(model: str) -> PretrainedConfig:
     >>> load_architecture("Qwen/Qwen3-8B").num_hidden_layers
     36
     """
-    shipped = json.loads(ARCHITECTURES.read_text("utf-8"))
-    if model in shipped:
-        return AutoConfig.for_model(**shipped[model]["config"])
+    if model in ARCHITECTURES:
+        return AutoConfig.for_model(**ARCHITECTURES[model]["config"])
     return AutoConfig.from_pretrained(model)
 
 
@@ -117,7 +104,10 @@ def estimate_memory(
     Nothing is reckoned from a formula that can be looked up. The model is built on the
     meta device, the method's adapter attached, and a forward pass of two and of three
     layers rehearsed on tensors without data: what autograd keeps is counted, and the
-    other layers are like the third. What a ``kl_weight`` adds is not counted.
+    other layers are like the third.
+
+    Not counted: what a ``kl_weight`` adds; what a kernel needs for itself; and, for IA3
+    in 4 bits on a CPU, PEFT's copies in float32, about a sixth of the whole.
 
     Examples
     --------
@@ -149,9 +139,7 @@ def estimate_memory(
         moments.append((before, kept + (1 - n_layers % every) * layer - inputs, 0))
     gradients_at_peak, activations, logits = max(moments, key=sum)
     return {
-        "weights": whole["weights"],
-        "constants": whole["constants"],
-        "adapter": whole["adapter"],
+        **{part: whole[part] for part in ("weights", "constants", "adapter")},
         "gradients": gradients_at_peak,
         # AdamW keeps two means of a trained weight: of its gradients and their squares.
         "optimizer": 2 * gradients,
@@ -184,9 +172,8 @@ def _rehearse(
             packed = [m.weight.numel() for m in linear if m is not head]
             if config.method in WHOLE:
                 model = models.make_trainable(model, config)
-                base = _count_bytes(model)
-            else:
-                base = _count_bytes(model)
+            base = _count_bytes(model)
+            if config.method not in WHOLE:
                 # As `models.attach_adapter` does, which also sets all seeds.
                 model.enable_input_require_grads()
                 model = get_peft_model(model, make_peft_config(config))
@@ -202,10 +189,9 @@ def _rehearse(
             # of the 256 scales' steps, and their mean. The embeddings, the norms and
             # the head stay as they are.
             counts["weights"] -= sum(2 * n - (n + 1) // 2 for n in packed)
-            blocks = [-(-n // 64) for n in packed]
-            counts["constants"] = sum(
-                n + 4 * -(-n // 256) + 4 * (16 + 256 + 1) for n in blocks
-            )
+            blocks = [math.ceil(n / 64) for n in packed]
+            numbers = sum(math.ceil(n / 256) + 16 + 256 + 1 for n in blocks)
+            counts["constants"] = sum(blocks) + 4 * numbers
         # On a GPU, PEFT's 4-bit layers take their input as it is, not a copy each.
         shares_input = device_type == "cuda" and config.load_in_4bit
         with (
@@ -216,8 +202,11 @@ def _rehearse(
 
 
 def _count_bytes(model: Any) -> int:
-    """Give the bytes of a model's weights and buffers."""
-    return sum(t.nbytes for t in [*model.parameters(), *model.buffers()])
+    """Give the bytes of a model's weights and buffers, 4-bit constants included."""
+    held = [*model.parameters(), *model.buffers()]
+    for q in filter(None, [getattr(weight, "quant_state", None) for weight in held]):
+        held += [q.absmax, q.code, q.offset, q.state2.absmax, q.state2.code]
+    return sum(tensor.nbytes for tensor in held)
 
 
 def _count_kept(model: Any, config: RunConfig) -> dict[str, int]:
@@ -237,19 +226,15 @@ def _count_kept(model: Any, config: RunConfig) -> dict[str, int]:
         m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)
     )
     layer.register_forward_pre_hook(lambda _, given: inputs.append(given[0].nbytes))
-    n_tokens = -(-config.max_length // 32) * 32  # as `make_collator` pads
+    n_tokens = math.ceil(config.max_length / 32) * 32  # as `make_collator` pads
     shape = (config.per_device_train_batch_size, n_tokens)
     ids = torch.ones(shape, dtype=torch.long)
     with saved_tensors_hooks(keep, lambda t: t), torch.autocast("cpu", torch.bfloat16):
-        loss = model(ids, attention_mask=ids, labels=ids, use_cache=False).loss
-    del loss
-    wide = [
-        t.nbytes
-        for t in kept.values()
-        if t.dtype == torch.float32 and t.shape[-1:] == (model.config.vocab_size,)
-    ]
+        model(ids, attention_mask=ids, labels=ids, use_cache=False)
+    shape = (model.config.vocab_size,)
+    wide = [t for t in kept.values() if t.shape[-1:] == shape and t.itemsize == 4]
     total = sum(t.untyped_storage().nbytes() for t in kept.values())
-    return {"kept": total, "wide": sum(wide), "input": inputs[0]}
+    return {"kept": total, "wide": sum(t.nbytes for t in wide), "input": inputs[0]}
 
 
 def measure_memory(config: RunConfig) -> int:
@@ -295,23 +280,12 @@ def measure_memory(config: RunConfig) -> int:
             trainer.train()
             return torch.cuda.max_memory_allocated()
         # The second step is the peak: the optimizer has its means only after the first.
-        return _count_held(model) + _trace_peak(trainer.train)
-
-
-def _count_held(model: Any) -> int:
-    """Give the bytes of a loaded model's storages, 4-bit constants included."""
-    held = [*model.parameters(), *model.buffers()]
-    for state in [getattr(weight, "quant_state", None) for weight in held]:
-        if state is not None:
-            held += [state.absmax, state.code, state.offset]
-            held += [state.state2.absmax, state.state2.code]
-    return sum(
-        {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in held)}.values()
-    )
+        return _count_bytes(model) + _trace_peak(trainer.train)
 
 
 def _trace_peak(run: Callable[[], object]) -> int:
     """Give the largest sum of what is allocated on the CPU while `run` goes on."""
+    gc.collect()  # what is freed meanwhile would count as room gained
     with _hush(), profile(profile_memory=True, activities=[ProfilerActivity.CPU]) as p:
         run()
     events = [e for e in p.profiler.kineto_results.events() if e.name() == "[memory]"]
@@ -381,7 +355,7 @@ def fit_batch(
             return smaller
     raise ValueError(
         f"one row takes {needed / 1e9:.1f} GB of {n_bytes / 1e9:.1f} GB: "
-        f"{name_knobs(config)}"
+        f"{name_knobs(smaller)}"
     )
 
 

@@ -50,7 +50,9 @@ def _show(rows: Sequence[Mapping[str, Any]], caption: str, escape: bool) -> HTML
         frame = pd.DataFrame(list(rows))
         # pandas would spell a line's end out as a backslash and an n.
         frame = frame.replace("\n", "\v", regex=True)
-        body = frame.to_html(index=False, escape=escape, border=0, float_format="%.3g")
+        body = frame.to_html(
+            index=False, escape=escape, border=0, float_format="{:.3g}".format
+        )
         body = spell_controls(body.replace("\v", "<br>"))
     if caption:
         safe = caption.replace("&", "&amp;").replace("<", "&lt;")
@@ -339,5 +341,37 @@ def plot_before_after(
     axes.set(xlim=(-0.02, 1.02), title=title, xlabel="share answered right")
     axes.grid(axis="x", alpha=0.3)
     axes.legend(loc="lower left", bbox_to_anchor=(1, 0))
+    plt.close(figure)
+    return figure
+
+
+def plot_points(
+    points: Mapping[str, tuple[float, Score]], xlabel: str, ylabel: str, log: bool
+) -> Figure:
+    """
+    Plot scores with their 95 % intervals against what each of them cost.
+
+    Parameters
+    ----------
+    points : mapping of str to tuple of float and Score
+        By what is compared: where it stands, and its score.
+    xlabel, ylabel : str
+        What the places are, and what the scores are.
+    log : bool
+        Whether places are on a logarithmic scale.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        For a notebook to display.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
+    for i, (name, (place, score)) in enumerate(points.items()):
+        marker = "os^vDPX*<>hd"[i % 12]  # told apart without colour too
+        error = _list_errors([score])
+        axes.errorbar(place, score.value, yerr=error, fmt=marker, label=name, capsize=3)
+    axes.set(xscale="log" if log else "linear", xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     plt.close(figure)
     return figure

@@ -1,4 +1,4 @@
-"""Run alone: pytest tests/test_diagnosis.py. A curve is named; a good one is left be."""
+"""Run alone: pytest tests/test_diagnosis.py. Each curve is named for what it is."""
 
 import math
 
@@ -54,7 +54,17 @@ CURVES = {
         LEARNS, [0.6, 0.4, 0.405, 0.41, 0.415]
     ),
     "settled, climbs no more than it wiggled": curve(
-        LEARNS, [0.6, 0.5, 0.58, 0.48, 0.5, 0.54]
+        LEARNS, [0.6, 0.5, 0.58, 0.48, 0.53, 0.54]
+    ),
+    "settled, lost less than half of what it gained": curve(
+        [*LEARNS[:40], *[0.5] * 20], [0.6, 0.4, 0.4, 0.4]
+    ),
+    "flat, creeps up by less than a tenth": curve([1.5 + i / 600 for i in range(60)]),
+    "flat, falls by less than a fiftieth": curve([1.5 - i / 3000 for i in range(60)]),
+    "flat, small and noisy": curve([0.3 + 4 * w for w in WIGGLE[:60]]),
+    "flat, wild batches": curve([0.4, 1.6] * 27 + [1.6] * 6),
+    "flat, three bad batches at the start": curve(
+        [1.8] * 3 + [1.5 + 8 * w for w in WIGGLE[:57]]
     ),
     "settled, one bad batch at the end": curve([*LEARNS[:-1], 4.0]),
     "too short, nothing": [],

@@ -170,6 +170,13 @@ def test_what_was_never_right_has_no_retention_but_counts_as_forgetting_nothing(
         summarise({"words": mark(0)}, {"words": mark(0)})
 
 
+def test_an_ability_hardly_there_before_gives_a_summary_without_a_warning(recwarn):
+    # In a third of the draws the one right probe is not among them.
+    retention = summarise({"facts": mark(1, 30)}, {"facts": mark(1, 30)})["retention"]
+    assert (retention.value, retention.low, retention.high) == (1.0, 1.0, 1.0)
+    assert not recwarn.list
+
+
 def test_the_intervals_of_the_summary_are_as_wide_as_theory_has_them():
     summary = summarise({"facts": mark(400, 400)}, {"facts": mark(200, 400)})
     # A share of a half among 400: 1.96 * sqrt(0.25 / 400) = 0.049 to each side.
@@ -314,6 +321,10 @@ def test_a_retention_of_95_percent_is_enough_and_less_is_not():
     # Each down by just five points, from 40 to 38 of 40.
     after = {name: mark(38) for name in "abcdefgh"}
     assert check_gate(GAIN, before, after).ship
+    # With 60 probes, 3 lost are surely lost, but still just five points.
+    many, fewer = ({name: mark(n, 60) for name in "abcdefgh"} for n in (60, 57))
+    assert compare_abilities(many, fewer)[0].low > 0
+    assert check_gate(GAIN, many, fewer).ship
     # From 20 to 18 is five points too, but a tenth of what there was.
     half, less = ({name: mark(n) for name in "abcdefgh"} for n in (20, 18))
     [reason] = check_gate(GAIN, half, less).reasons

@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from ftlib import exercises, lesson, schema, scoring, store
 from ftlib.config import RunConfig
 from ftlib.decision import Needs
+from ftlib.progress import Progress
 from ftlib.records import load_reviewed
 from ftlib.retrieval import Answer
 
@@ -27,6 +28,11 @@ MENDED = {
 # 75 groups of two records; a cut after 119 goes through one.
 GROUPED = [{"group": str(i // 2)} for i in range(150)]
 SOURCED, UNSOURCED = Answer("Ada", (), "mail"), Answer("Eve")
+KEPT = {
+    alpha: scoring.Score("retention", value, 240, value, value)
+    for alpha, value in ((0.0, 1.0), (0.25, 0.95), (0.5, 0.6))
+}
+CURVES = {"A": "trained too long", "B": "rate too high", "C": "adapter idle"}
 LOW_RULE = {
     "name": "low_is_noted",
     "when": {"properties": {"severity": {"const": "low"}}},
@@ -37,6 +43,11 @@ LOSSES = [
     {"step": 20, "validation_loss": 0.4},
     {"step": 25, "loss": 0.1},
     {"step": 30, "validation_loss": 0.5},
+]
+MERGING = [
+    {"method": "least", "file kB": 1, "merges": "no"},
+    {"method": "small", "file kB": 2, "merges": "yes"},
+    {"method": "large", "file kB": 3, "merges": "yes"},
 ]
 RIGHT_AND_WRONG = {
     "00.1": (FLOW, FLOW[::-1]),
@@ -76,6 +87,21 @@ RIGHT_AND_WRONG = {
         Needs(facts_change="each day"),
     ),
     # Ten times the alerts, half the loss.
+    "05.1": (CURVES, CURVES | {"B": "adapter idle", "C": "rate too high"}),
+    "05.2": (
+        {"step_before": 3, "progress": Progress("finished", 9, 3, 9)},
+        {"step_before": 3, "progress": Progress("finished", 9, 0, 9)},
+    ),
+    "05.3": (8, 9),
+    "06.1": (
+        {"losses": {"r1": 0.4, "r4": 0.2, "own": 0.3}, "best": "r4"},
+        {"losses": {"r1": 0.4, "r4": 0.2, "own": 0.3}, "best": "own"},
+    ),
+    "06.2": (32_768, 3_145_728),
+    "06.3": (
+        {"table": MERGING, "method": "small"},
+        {"table": MERGING, "method": "least"},
+    ),
     "07.1": (
         {"losses": {10: 0.8, 100: 0.4}, "at_1000": 0.2},
         {"losses": {10: 0.8, 100: 0.4}, "at_1000": 0.1},
@@ -85,6 +111,12 @@ RIGHT_AND_WRONG = {
         {"clean": [0.1, 0.2, 0.3], "noisy": [0.2, 0.2, 0.5], "cost": 0.1},
         {"clean": [0.1, 0.2, 0.3], "noisy": [0.2, 0.2, 0.5], "cost": 0.3},
     ),
+    "08.1": (0.975, 0.9),
+    "08.2": (
+        {"sweep": KEPT, "alpha": 0.25},
+        {"sweep": KEPT, "alpha": 0.5},
+    ),
+    "08.3": (3, 2),
     "09.1": (0.0768, 0.0384),
     "09.2": (650, 100),
     "09.3": (LOW_RULE, LOW_RULE | {"when": True}),

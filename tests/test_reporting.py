@@ -12,6 +12,7 @@ from ftlib.reporting import (
     mark_difference,
     plot_before_after,
     plot_loss,
+    plot_points,
     plot_scores,
     show_errors,
     show_table,
@@ -272,9 +273,33 @@ def test_before_and_after_stand_side_by_side():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["facts", "words"]
 
 
+def test_a_column_of_numbers_and_texts_is_shown():
+    shown = show_table([{"change": 0.12345}, {"change": "none"}]).data
+    assert "<td>0.123</td>" in shown
+    assert "<td>none</td>" in shown
+
+
+def test_a_point_stands_at_its_cost_with_its_interval():
+    points = {
+        "small": (100.0, Score("exact", 0.5, 40, 0.35, 0.65)),
+        "large": (1e6, Score("exact", 0.75, 40, 0.6, 0.85)),
+    }
+    axes = plot_points(points, "trained parameters", "exact", log=True).axes[0]
+    assert axes.get_xscale() == "log"
+    handles, labels = axes.get_legend_handles_labels()
+    assert labels == ["small", "large"]
+    assert [h.lines[0].get_xydata()[0].tolist() for h in handles] == [
+        [100.0, 0.5],
+        [1e6, 0.75],
+    ]
+    (bar,) = handles[0].lines[2]
+    assert bar.get_segments()[0][:, 1].tolist() == pytest.approx([0.35, 0.65])
+
+
 @pytest.mark.parametrize(
     "plot",
     [
+        lambda: plot_points({"a": (1.0, SCORES[0])}, "", "", log=False),
         lambda: plot_loss(HISTORY),
         lambda: plot_scores(SCORES),
         lambda: plot_before_after(SCORES, SCORES),

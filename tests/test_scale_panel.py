@@ -7,7 +7,7 @@ from peft import LoraConfig, get_peft_model
 from ftlib import panels
 from ftlib.panels import ScalePanel, answer_at_scale
 from ftlib.panels import scale as scale_panel
-from ftlib.schema import make_example
+from ftlib.schema import make_example, split_prompt
 
 EXAMPLES = [
     make_example("Say it twice: lamp", "lamp lamp", system="Be brief."),
@@ -48,7 +48,8 @@ def read_scale(model):
 
 
 def test_a_scale_of_a_half_halves_the_update_and_is_taken_back(model, seen):
-    answers = answer_at_scale(model, None, EXAMPLES, 0.5)
+    prompts = [split_prompt(example)[0] for example in EXAMPLES]
+    answers = answer_at_scale(model, None, prompts, 0.5)
     assert answers == ["lamp lamp", "<i>Lima</i>"]
     assert seen == [(["Say it twice: lamp", "<b>Capital</b> of Peru?"], 2.0)]
     assert read_scale(model) == 4.0
@@ -57,7 +58,7 @@ def test_a_scale_of_a_half_halves_the_update_and_is_taken_back(model, seen):
 def test_the_scale_is_taken_back_when_answering_fails(model, monkeypatch):
     monkeypatch.setattr(scale_panel, "generate", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        answer_at_scale(model, None, EXAMPLES, 0.5)
+        answer_at_scale(model, None, [], 0.5)
     assert read_scale(model) == 4.0
 
 
@@ -91,3 +92,8 @@ def test_the_slider_says_what_it_moves(model, seen):
     assert (panel.scale.min, panel.scale.max) == (0.0, 1.0)
     assert 'aria-label="Answers"' in panel.table.value
     assert panels.ScalePanel is ScalePanel
+
+
+def test_a_panel_with_nothing_to_ask_is_refused(model):
+    with pytest.raises(ValueError, match="give at least one example"):
+        ScalePanel(model, None, [])

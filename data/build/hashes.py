@@ -21,9 +21,9 @@ BENCHMARK = ("benchmark.jsonl", "rules.json", "voice.json")  # of soc, made apar
 HEAD = """# Data
 
 All of it but `prices.csv` and `architectures.json` is synthetic: seeded scripts in
-`data/build/` wrote it, from word lists of their own. No row is about a real person, company or incident. Hosts,
-addresses and keys are made up; IP addresses are from the ranges reserved for
-documentation or from 10/8, domains end in `.example`.
+`data/build/` wrote it, from word lists of their own. No row is about a real person,
+company or incident. Hosts, addresses and keys are made up; IP addresses are from the
+ranges reserved for documentation or from 10/8, domains end in `.example`.
 
 Make a part again with the command in its row, then `python -m data.build hashes` for
 this table; `tests/test_data.py` compares it with the files.

@@ -4,6 +4,7 @@ from ftlib.panels.ask import AskPanel
 from ftlib.panels.compare import ComparePanel
 from ftlib.panels.data_card import DataCardPanel
 from ftlib.panels.decision import DecisionPanel
+from ftlib.panels.mask import MaskPanel
 from ftlib.panels.memory import MemoryPanel
 from ftlib.panels.review import ReviewPanel, bound_leak_rate
 from ftlib.panels.scale import ScalePanel, answer_at_scale
@@ -15,6 +16,7 @@ __all__ = [
     "DataCardPanel",
     "DecisionPanel",
     "MemoryPanel",
+    "MaskPanel",
     "ReviewPanel",
     "ScalePanel",
     "TrainingPanel",

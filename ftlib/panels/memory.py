@@ -71,11 +71,11 @@ class MemoryPanel(widgets.VBox):
     """
 
     def __init__(self, config: RunConfig) -> None:
-        from ftlib.memory import CARDS, list_models
+        from ftlib.memory import ARCHITECTURES, CARDS
 
         self._given = config
         field = {"layout": fix_size("290px"), "style": {"description_width": "initial"}}
-        models = {"Wren": WREN, **{name: name for name in list_models()}}
+        models = {"Wren": WREN, **{name: name for name in ARCHITECTURES}}
         if config.model not in models.values():
             models[config.model] = config.model
         choices = {
@@ -85,10 +85,7 @@ class MemoryPanel(widgets.VBox):
         }
         self.knobs = {
             name: widgets.Dropdown(
-                options=options,
-                value=getattr(config, name),
-                description=label,
-                **field,
+                options=options, value=getattr(config, name), description=label, **field
             )
             for name, (label, options) in choices.items()
         } | {

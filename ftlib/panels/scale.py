@@ -9,19 +9,19 @@ from peft.helpers import rescale_adapter_scale
 from ftlib.generation import generate
 from ftlib.panels.review import fix_size
 from ftlib.reporting import show_table
-from ftlib.schema import Example, split_prompt
+from ftlib.schema import Example, Message, split_prompt
 from ftlib.scoring import match_exactly
 
 
 def answer_at_scale(
     model: Any,
     tokenizer: Any,
-    examples: Sequence[Example],
+    prompts: Sequence[Sequence[Message]],
     alpha: float,
     max_new_tokens: int = 96,
 ) -> list[str]:
     """
-    Answer the prompts of examples with the adapter's update scaled by `alpha`.
+    Answer prompts with the adapter's update scaled by `alpha`.
 
     Parameters
     ----------
@@ -29,8 +29,8 @@ def answer_at_scale(
         A model with a LoRA adapter; its own scale is as before afterwards.
     tokenizer : transformers tokenizer
         Its tokenizer.
-    examples : sequence of Example, length n_examples
-        Whose prompts to answer.
+    prompts : sequence of sequence of Message, length n_prompts
+        Each a conversation that waits for the assistant.
     alpha : float
         From 0, the base model, to 1, the adapter as it was trained.
     max_new_tokens : int
@@ -38,10 +38,9 @@ def answer_at_scale(
 
     Returns
     -------
-    list of str, length n_examples
+    list of str, length n_prompts
         The answers.
     """
-    prompts = [split_prompt(example)[0] for example in examples]
     with rescale_adapter_scale(model, alpha):
         return generate(model, tokenizer, prompts, max_new_tokens)
 
@@ -65,6 +64,8 @@ class ScalePanel(widgets.VBox):
     def __init__(
         self, model: Any, tokenizer: Any, examples: Sequence[Example], alpha: float = 1
     ) -> None:
+        if not examples:
+            raise ValueError("nothing to ask: give at least one example")
         self._model, self._tokenizer, self._examples = model, tokenizer, examples
         self.scale = widgets.FloatSlider(
             value=alpha,
@@ -88,15 +89,14 @@ class ScalePanel(widgets.VBox):
 
     def _show(self) -> None:
         """Answer at the scale as it stands, and show what is right."""
-        asked = self._model, self._tokenizer, self._examples
-        answers = answer_at_scale(*asked, self.value)
+        prompts, references = zip(*map(split_prompt, self._examples), strict=True)
+        answers = answer_at_scale(self._model, self._tokenizer, prompts, self.value)
         rows = []
-        for example, answer in zip(self._examples, answers, strict=True):
-            prompt, reference = split_prompt(example)
+        for prompt, reference, answer in zip(prompts, references, answers, strict=True):
             is_right = match_exactly([answer], [reference])[0]
             verdict = "right" if is_right else f"wrong, it is: {reference}"
-            content = f"{prompt[-1]['content']:.120}"
-            rows.append({"Asked": content, "Answer": answer, "Verdict": verdict})
+            asked = f"{prompt[-1]['content']:.120}"
+            rows.append({"Asked": asked, "Answer": answer, "Verdict": verdict})
         shown = show_table(rows, f"Answers at a scale of {self.value:.2f}").data
         self.table.value = (
             '<div tabindex="0" role="region" aria-label="Answers" style="height:410px;'
