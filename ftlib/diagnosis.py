@@ -20,7 +20,6 @@ REMEDIES = {
 FAR = 0.1  # of the loss at the start: a rise of the training loss that matters
 CLEAR = 0.05  # of the loss itself: a rise or fall of the validation loss that matters
 IDLE = 0.02  # of the loss at the start: a fall that is none
-MEDIAN_ERROR = 1.25  # the standard error of a median, in those of a mean
 LEAST = 3  # the values that a median takes to shrug off one batch
 ENOUGH = 9  # training losses: three such medians
 
@@ -65,7 +64,8 @@ def explain_curve(history: Sequence[Mapping[str, float]]) -> Diagnosis:
     - flat: the training loss fell by less than a fiftieth, or three standard errors,
       both from its first steps and from its first sixth;
     - overfit: the last two validation losses are both above the lowest, which came
-      before, by a twentieth and by more than any rise that the curve recovered from;
+      before, by a twentieth of it, a hundredth of the first, and more than any rise
+      that the curve recovered from;
     - still falling: over its last third the validation loss, or the training loss
       where there is none, fell by as much;
     - settled.
@@ -100,7 +100,7 @@ def explain_curve(history: Sequence[Mapping[str, float]]) -> Diagnosis:
     moves = [(after - before, after) for before, after in pairwise(levels)]
     # What happens high up, in warm-up, says nothing about the noise near the best.
     recovered = [move for move, after in moves[:best] if after < 2 * low]
-    clear = max([CLEAR * low, *recovered])
+    clear = max([CLEAR * low, levels[0] / 100, *recovered])
     if min(levels[-2:]) - low > clear:
         climb = f"the validation loss climbs from {low:.3f} to {last:.3f}"
         before, after = (
@@ -123,7 +123,8 @@ def _judge_training(losses: Sequence[float], is_alone: bool) -> Diagnosis | None
     slopes = [after - before for before, after in pairwise(losses)]
     bends = [abs(after - before) for before, after in pairwise(slopes)]
     noise = median(bends) / 0.6745 / math.sqrt(6)
-    error = 3 * MEDIAN_ERROR * noise * math.sqrt(2 / size)
+    # Three standard errors of a difference of two medians; one's is 1.25 of a mean's.
+    error = 3 * 1.25 * noise * math.sqrt(2 / size)
     first, end = median(losses[:LEAST]), bins[-1]
     low = min(first, *bins)
     if end - low > max((first - low) / 2, FAR * first, error):

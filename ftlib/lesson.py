@@ -149,6 +149,8 @@ def begin(number: str, profile: str | None = None) -> RunConfig:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    # It warns of two checkpoints within a second, and sorts them rightly all the same.
+    logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)
     set_seed(0)
     store.write_json(_log_file(number), {"checks": {}, "headline": ""})
     return RunConfig.for_profile(profile)

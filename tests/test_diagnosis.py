@@ -4,8 +4,7 @@ import math
 
 import pytest
 
-from ftlib import diagnosis, store
-from ftlib.config import ROOT
+from ftlib import diagnosis
 
 # Noise with no chance in it: no three in a row tell a trend, the sum is 0.
 WIGGLE = [0.04, -0.05, 0.01, 0.05, -0.03, -0.02] * 20
@@ -53,6 +52,7 @@ CURVES = {
     "settled, climbs by less than a twentieth": curve(
         LEARNS, [0.6, 0.4, 0.405, 0.41, 0.415]
     ),
+    "settled, climbs from next to nothing": curve(LEARNS, [0.6, 0.002, 0.003, 0.004]),
     "settled, climbs no more than it wiggled": curve(
         LEARNS, [0.6, 0.5, 0.58, 0.48, 0.53, 0.54]
     ),

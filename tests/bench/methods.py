@@ -16,8 +16,9 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+import time
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -306,15 +307,21 @@ def run_arm(arm: str) -> None:
             write(name, {"method": arm} | result, chosen)
 
 
-def run_ranks(name: str) -> None:
+def wait_for_rate(arm: str) -> float:
+    """Give an arm's rate, once the process that chooses it has done so."""
+    while not (found := read(f"{arm}_0")):
+        time.sleep(5)
+    return found["config"]["learning_rate"]
+
+
+def run_ranks(name: str, seeds: Sequence[int]) -> None:
     """Train LoRA with another rank or other target modules, at LoRA's rate."""
-    reference = read("lora_0")
     config = RunConfig.for_profile("laptop", **BUDGET | RANKS[name])
     config = config.change(
-        learning_rate=reference["config"]["learning_rate"],
+        learning_rate=wait_for_rate("lora"),
         lora_alpha=4 * config.r,  # the same scale for each rank
     )
-    for seed in SEEDS:
+    for seed in seeds:
         run, chosen = f"rank_{name}_{seed}", config.change(seed=seed)
         if not read(run):
             result = measure(train(run, chosen), chosen, run, abilities=False)
@@ -323,7 +330,7 @@ def run_ranks(name: str) -> None:
 
 def run_base(name: str) -> None:
     """Train all weights from an earlier Wren, or from random weights, as from Wren."""
-    rate = read("full_0")["config"]["learning_rate"]
+    rate = wait_for_rate("full")
     config = RunConfig.for_profile(
         "laptop", **BUDGET, method="full", learning_rate=rate
     )
@@ -361,7 +368,7 @@ def run_similarity() -> None:
     """Set the base's loss on new data beside its fall by a short fine-tune."""
     if read("similarity"):
         return
-    rate = read("lora_0")["config"]["learning_rate"]
+    rate = wait_for_rate("lora")
     config = RunConfig.for_profile("laptop", **BUDGET, learning_rate=rate)
     config = config.change(max_steps=20)
     tokenizer, found = models.load_tokenizer(config), []
@@ -415,11 +422,17 @@ def run_timing() -> None:
     write("timing", {"methods": found}, config)
 
 
-def list_jobs() -> Iterator[tuple[Callable, str | int]]:
-    """List what there is to do; what comes later needs what comes first."""
-    yield from ((run_arm, arm) for arm in ARMS)
-    yield from ((run_base, name) for name in ("random", "early"))
-    yield from ((run_ranks, name) for name in RANKS)
+def list_jobs() -> list[Callable[[], None]]:
+    """List what there is to do."""
+    arms = [partial(run_arm, arm) for arm in ARMS]
+    return [
+        *arms[:2],  # the rest uses the rates of these
+        *(partial(run_base, name) for name in ("random", "early")),
+        *(partial(run_ranks, name, SEEDS[:1]) for name in RANKS),
+        run_similarity,
+        *arms[2:],
+        *(partial(run_ranks, name, SEEDS[1:]) for name in RANKS),
+    ]
 
 
 def main() -> None:
@@ -431,10 +444,8 @@ def main() -> None:
         return
     torch.set_num_threads(1)
     part, of = map(int, what[0].split("/"))
-    for job, argument in list(list_jobs())[part::of]:
-        job(argument)
-    if part == 0:
-        run_similarity()
+    for job in list_jobs()[part::of]:
+        job()
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import json
 import os
 import random
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it
@@ -46,16 +47,16 @@ from ftlib import (
 from ftlib.config import ROOT, RunConfig
 
 FOLDER = ROOT / "data" / "reference_runs" / "overfitting"
-MORE = store.RUNS / "bench" / "more_alerts"
 FIELDS = ("owner", "severity", "action")
 TWO_TECHNIQUES = ("T1110.003", "T1486")  # identity and endpoint, low and critical
 STEADY = {"max_steps": 48, "eval_steps": 16}
+OFTEN = STEADY | {"eval_steps": 8}
 CURVE = {"max_steps": 64, "eval_steps": 8, "early_stopping_patience": 2}
 HELD = {name: records.load_reviewed(name) for name in ("validation", "test")}
 HELD["validation"] = HELD["validation"][:130:2]
 SETTINGS = {"load_in_4bit": False, "save_steps": 10_000}
 ARMS: dict[str, tuple[int, dict]] = {
-    "steady_30": (30, STEADY | {"eval_steps": 6}),
+    "steady_30": (30, OFTEN),
     "steady_300": (300, STEADY),
     **{f"curve_{n}": (n, CURVE) for n in (10, 30, 100, 300, 1000)},
     **{f"noise_{n}": (300, STEADY | {"noise": n / 100}) for n in (40, 20, 10)},
@@ -63,11 +64,11 @@ ARMS: dict[str, tuple[int, dict]] = {
     "rate_0.03": (300, STEADY | {"learning_rate": 3e-2}),
     "rate_0.002": (300, STEADY | {"learning_rate": 2e-3}),
     "two_techniques": (300, STEADY | {"techniques": TWO_TECHNIQUES}),
-    "dropout_0.3": (30, STEADY | {"lora_dropout": 0.3}),
-    "decay_1": (30, STEADY | {"weight_decay": 1.0}),
+    "dropout_0.3": (30, OFTEN | {"lora_dropout": 0.3}),
+    "decay_1": (30, OFTEN | {"weight_decay": 1.0}),
     "rate_0.016": (300, STEADY | {"learning_rate": 1.6e-2}),
-    "dropout_0.1": (30, STEADY | {"lora_dropout": 0.1}),
-    "decay_0.1": (30, STEADY | {"weight_decay": 0.1}),
+    "dropout_0.1": (30, OFTEN | {"lora_dropout": 0.1}),
+    "decay_0.1": (30, OFTEN | {"weight_decay": 0.1}),
 }
 """By name: how many examples, and what is changed."""
 
@@ -84,9 +85,10 @@ def make_more(held: list[str]) -> list[soc.Row]:
     """Give alerts of other incidents, none with 13 words in a row that `held` has."""
     alerts = []
     for seed in (1, 2):
-        soc.main(MORE / str(seed), seed)
-        for split in soc.SHARES:
-            alerts += records.load_reviewed(split, MORE / str(seed))
+        with tempfile.TemporaryDirectory() as folder:
+            soc.main(Path(folder), seed)
+            for split in soc.SHARES:
+                alerts += records.load_reviewed(split, folder)
     texts = [alert["text"] for alert in alerts]
     found = cleaning.measure_overlap(held, texts)
     pairs = [*found.exact, *found.shared_ngrams, *found.near_duplicates]
@@ -143,7 +145,7 @@ def measure(arm: str, seed: int) -> dict[str, object]:
     try:
         run = training.fine_tune(model, tokenizer, encode, watched, config, folder)
     except schema.PreflightError as error:
-        return kept | {"refused": error.problems[0].name}
+        return kept | {"refused": error.problems[0].name, "history": []}
     kept |= {"steps": run.step, "best_step": run.best_step}
     kept["history"] = [{k: round(v, 4) for k, v in r.items()} for r in run.history]
     if config.early_stopping_patience:
