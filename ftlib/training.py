@@ -1,5 +1,6 @@
 """Training: one run in the background, that can be stopped, paused and resumed."""
 
+import json
 import math
 import shutil
 import threading
@@ -156,10 +157,8 @@ class Run:
 
     def _refuse_other_settings(self) -> None:
         saved = read_json(self.folder / RUN_FILE)
-        now = self.config.to_dict()
-        changed = [
-            name for name in now if _as_json(now[name]) != saved["config"].get(name)
-        ]
+        now = json.loads(json.dumps(self.config.to_dict()))  # a tuple is a list there
+        changed = [name for name in now if now[name] != saved["config"].get(name)]
         if saved["train_sha256"] != hash_rows(self.train):
             changed.append("the training data")
         if changed:
@@ -372,8 +371,3 @@ def find_checkpoint(folder: str | Path) -> Path | None:
         else:
             shutil.rmtree(path)
     return found[max(found)] if found else None
-
-
-def _as_json(value: Any) -> Any:
-    """Give `value` as it reads back from JSON, where a tuple is a list."""
-    return list(value) if isinstance(value, tuple) else value

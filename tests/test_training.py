@@ -475,7 +475,9 @@ def test_the_first_loss_that_is_no_number_ends_the_run_and_its_batch_is_kept(
     assert shown == rows[2]["input_ids"]
     record = read_json(run.folder / "run.json")
     assert record["status"] == "failed"
-    assert record["error"].startswith("NonFiniteLossError: nothing to learn: the loss is nan")
+    assert record["error"].startswith(
+        "NonFiniteLossError: nothing to learn: the loss is nan"
+    )
     assert not (run.folder / "adapter").exists()
 
 

@@ -160,16 +160,15 @@ def score_abilities(before: Sequence[bool], after: Sequence[bool], names: list) 
 
 
 def try_merge(config: RunConfig, folder: Path) -> Row:
-    """Merge a saved adapter into the 16-bit base by PEFT, and compare the logits."""
-    model = models.load_adapter(config.change(load_in_4bit=False), folder)
-    row = make_rows("validation")[0]
-    ids = torch.tensor([row["input_ids"]])
+    """Merge a saved adapter into the 16-bit base by PEFT; compare with it as trained."""
+    ids = torch.tensor([make_rows("validation")[0]["input_ids"]])
 
     def logits(model: Any) -> torch.Tensor:
         with torch.no_grad():
             return model(ids, use_cache=False).logits.float()
 
-    before = logits(model)
+    before = logits(models.load_adapter(config, folder))
+    model = models.load_adapter(config.change(load_in_4bit=False), folder)
     try:
         after = logits(model.merge_and_unload())
     except (AttributeError, NotImplementedError, ValueError) as error:
