@@ -227,12 +227,12 @@ def fit_batch_size(config: RunConfig, train: Callable[[RunConfig], None]) -> Non
     @find_executable_batch_size(
         starting_batch_size=first, reduce_batch_size_fn=lambda: next(smaller)
     )
-    def try_size(batch_size: int) -> None:
+    def _try_size(batch_size: int) -> None:
         sizes = {"per_device_train_batch_size": batch_size}
         train(config.change(gradient_accumulation_steps=n_rows // batch_size, **sizes))
 
     try:
-        try_size()
+        _try_size()
     except RuntimeError as error:
         if "No executable batch size" not in str(error):
             raise

@@ -209,9 +209,9 @@ def test_a_module_has_at_most_200_lines_of_code(name):
     assert count_code_lines(MODULES[name].read_text("utf-8")) <= LIMIT
 
 
-def test_the_whole_package_has_at_most_5100_lines_of_code():
+def test_the_whole_package_has_at_most_6400_lines_of_code():
     sources = [path.read_text("utf-8") for path in MODULES.values()]
-    assert sum(map(count_code_lines, sources)) <= 5100
+    assert sum(map(count_code_lines, sources)) <= 6400
 
 
 def test_no_module_is_named_after_nothing():

@@ -160,7 +160,7 @@ def score_abilities(before: Sequence[bool], after: Sequence[bool], names: list) 
 
 
 def try_merge(config: RunConfig, folder: Path) -> Row:
-    """Merge a saved adapter into the 16-bit base by PEFT; compare with it as trained."""
+    """Merge a saved adapter into the 16-bit base by PEFT, and compare the logits."""
     ids = torch.tensor([make_rows("validation")[0]["input_ids"]])
 
     def logits(model: Any) -> torch.Tensor:

@@ -1,0 +1,6 @@
+"""The exercises' checks: each gives a hint for a wrong answer, None for a right one."""
+
+from ftlib.exercises import beginning, training
+
+CHECKS = beginning.CHECKS | training.CHECKS
+"""What checks the answer, by the exercise's number."""
