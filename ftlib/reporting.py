@@ -367,7 +367,7 @@ def plot_points(
     """
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
     for i, (name, (place, score)) in enumerate(points.items()):
-        marker = "os^vDPX*<>hd"[i % 12]  # told apart without colour too
+        marker = "os^vDPX*<>d"[i % 11]  # told apart without colour too
         error = _list_errors([score])
         axes.errorbar(place, score.value, yerr=error, fmt=marker, label=name, capsize=3)
     axes.set(xscale="log" if log else "linear", xlabel=xlabel, ylabel=ylabel)

@@ -1,20 +1,19 @@
 """
 Notebook 06's tables: every method at one budget, ranks, bases, and similarity.
 
-``python -m tests.bench.methods`` takes about 25 minutes on two cores, if run twice side
+``python -m tests.bench.methods`` takes half an hour on two cores, if run twice side
 by side as ``... 0/2`` and ``... 1/2``, and writes one JSON a run into
 ``data/reference_runs/methods``. What is there already is not run again. Each method's
 learning rate is the best of a grid by validation loss with seed 0, and the grid grows
 where the best is at its edge; seeds 0, 1 and 2 are then trained and measured with it.
 
-``python -m tests.bench.methods timing`` times ten steps a method, alone on a quiet
-machine, in about three minutes: seconds a step and the peak of a process of its own.
+``python -m tests.bench.methods timing`` times ten steps of each method and measures its
+peak of memory, in about two minutes on a machine that does nothing else.
 """
 
 import json
 import math
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -33,6 +32,7 @@ from ftlib import (
     formats,
     generation,
     lesson,
+    memory,
     models,
     schema,
     scoring,
@@ -385,40 +385,25 @@ def run_similarity() -> None:
     write("similarity", {"domains": found}, config)
 
 
-def time_arm(arm: str) -> None:
-    """Time ten steps of one method; print the seconds a step, and the peak."""
-    changes, rate = ARMS[arm]
-    config = RunConfig.for_profile("laptop", **BUDGET | changes | {"max_steps": 12})
-    config = config.change(learning_rate=rate)
-    model = models.make_trainable(models.load_base(config), config)
-    rows = make_rows("train")
-    tokenizer, before = models.load_tokenizer(config), store.measure_peak_mb()
-    run = training.fine_tune(model, tokenizer, rows, [], config, FOLDER / "timing")
-    peak = store.measure_peak_mb()
-    print(
-        json.dumps(
-            {
-                "method": arm,
-                "seconds_per_step": round(run.seconds / run.step, 4),
-                "tokens_per_s": round(run.tokens_per_s, 1),
-                "peak_mb": round(peak),
-                "peak_above_loaded_mb": round(peak - before),
-                "threads": torch.get_num_threads(),
-            }
-        )
-    )
-
-
 def run_timing() -> None:
-    """Time each method in a process of its own."""
-    found = []
-    for arm in ARMS:
-        command = [sys.executable, "-m", "tests.bench.methods", "timing", arm]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        found.append(json.loads(out.splitlines()[-1]))
-        print(found[-1], flush=True)
-    config = RunConfig.for_profile("laptop", **BUDGET | {"max_steps": 12})
-    write("timing", {"methods": found}, config)
+    """Time some steps of each method, and measure its peak of memory."""
+    found, tokenizer = [], models.load_tokenizer(RunConfig())
+    config = RunConfig.for_profile("laptop", **BUDGET | {"max_steps": 10})
+    for arm in ("lora", *ARMS):  # the first one's seconds hold what is set up once
+        changes, rate = ARMS[arm]
+        chosen = config.change(**changes | {"learning_rate": rate, "max_length": 128})
+        model = models.make_trainable(models.load_base(chosen), chosen)
+        run = training.fine_tune(
+            model, tokenizer, make_rows("train"), [], chosen, FOLDER / "timing"
+        )
+        line = {
+            "method": arm,
+            "seconds_per_step": round(run.seconds / run.step, 3),
+            "peak_mb": round(memory.measure_memory(chosen) / 1e6, 1),
+        }
+        print(line, flush=True)
+        found.append(line)
+    write("timing", {"methods": found[1:], "threads": torch.get_num_threads()}, config)
 
 
 def list_jobs() -> list[Callable[[], None]]:
@@ -439,7 +424,7 @@ def main() -> None:
     logging.disable_progress_bar()
     what = sys.argv[1:] or ["0/1"]
     if what[0] == "timing":
-        time_arm(what[1]) if what[1:] else run_timing()
+        run_timing()
         return
     torch.set_num_threads(1)
     part, of = map(int, what[0].split("/"))
