@@ -68,8 +68,9 @@ class CheckedTrainer(Trainer):
             # Padding may be on the left: the first token is guessed from nothing.
             is_free = (seen[:, 1:] & seen[:, :-1]).bool()
             is_free &= inputs["labels"][:, 1:] == IGNORE_INDEX
+            n_tokens = ids.shape[1]  # a soft prompt's own logits come before these
             ours, theirs = (
-                logits[:, :-1][is_free].float().log_softmax(-1)
+                logits[:, -n_tokens:-1][is_free].float().log_softmax(-1)
                 for logits in (outputs.logits, base)
             )
             kl = functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")

@@ -167,6 +167,19 @@ def test_the_pull_to_the_base_is_the_divergence_on_the_prompts(
     assert pulled - plain == pytest.approx(wanted, rel=1e-3)
 
 
+def test_the_pull_leaves_a_soft_prompts_own_tokens_out(
+    make_trainer, five_rows, tokenizer
+):
+    made = make_trainer(method="prompt", kl_weight=1.0)
+    batch = make_collator(tokenizer)(five_rows[:2])
+    made.model.eval()
+    plain, pulled = (
+        float(made.compute_loss(made.model, dict(batch)))
+        for made.kl_weight in (0.0, 1.0)
+    )
+    assert pulled > plain
+
+
 def test_the_pull_counts_once_a_step_however_many_passes_it_has(
     make_trainer, five_rows, tokenizer
 ):
