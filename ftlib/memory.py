@@ -375,7 +375,7 @@ def name_knobs(config: RunConfig) -> str:
 
     Examples
     --------
-    >>> name_knobs(RunConfig(load_in_4bit=True, gradient_checkpointing=1))
+    >>> name_knobs(RunConfig(per_device_train_batch_size=1, gradient_checkpointing=1))
     'choose a smaller max_length, a smaller r, a smaller model'
     """
     whole = config.method in WHOLE
