@@ -1,7 +1,7 @@
 """
 Notebook 07's runs for seeds 0, 1 and 2: how much data, how long, what kind.
 
-``python -m tests.bench.overfitting`` makes 57 runs and writes one JSON a run under
+``python -m tests.bench.overfitting`` makes 60 runs and writes one JSON a run under
 ``data/reference_runs/overfitting``, with settings and versions; a run whose file is
 there is skipped, so it goes on where it was cut off. ``1/2`` and ``2/2`` as argument
 share the list between two processes, which on two cores is the faster way.
@@ -12,7 +12,8 @@ order. Arms, at the laptop's settings but for what stands in `ARMS`:
 - curve: from 10 examples to 1,000, ended by early stopping; loss and answers on alerts
   of the test, measured once;
 - steady: 30 and 300 examples for the same number of steps, without early stopping;
-- rate, noise, dropout, decay: one thing changed from a steady run;
+- long: 300 examples for three times as many; noise: the same with some labels wrong;
+- rate, dropout, decay: one thing changed from a steady run;
 - kind: 300 alerts of two techniques only; the 30 of steady, again and again, are the
   other kind of little diversity.
 
@@ -50,6 +51,7 @@ FOLDER = ROOT / "data" / "reference_runs" / "overfitting"
 FIELDS = ("owner", "severity", "action")
 TWO_TECHNIQUES = ("T1110.003", "T1486")  # identity and endpoint, low and critical
 STEADY = {"max_steps": 48, "eval_steps": 16}
+LONG = {"max_steps": 144, "eval_steps": 24}
 OFTEN = STEADY | {"eval_steps": 8}
 CURVE = {"max_steps": 192, "eval_steps": 16, "early_stopping_patience": 3}
 HELD = {name: records.load_reviewed(name) for name in ("validation", "test")}
@@ -59,7 +61,8 @@ ARMS: dict[str, tuple[int, dict]] = {
     "steady_30": (30, OFTEN),
     "steady_300": (300, STEADY),
     **{f"curve_{n}": (n, CURVE) for n in (10, 30, 100, 300, 1000)},
-    **{f"noise_{n}": (300, STEADY | {"noise": n / 100}) for n in (40, 20, 10)},
+    "long_300": (300, LONG),
+    **{f"noise_{n}": (300, LONG | {"noise": n / 100}) for n in (40, 20, 10)},
     "rate_0.0005": (300, STEADY | {"learning_rate": 5e-4}),
     "rate_0.03": (300, STEADY | {"learning_rate": 3e-2}),
     "rate_0.002": (300, STEADY | {"learning_rate": 2e-3}),
