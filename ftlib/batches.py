@@ -4,13 +4,12 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import torch
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening
 
-from ftlib.models import pick_dtype
+from ftlib.models import hold_still
 from ftlib.schema import IGNORE_INDEX
 
 Row = dict[str, list[int]]
@@ -135,24 +134,40 @@ def measure_loss(
     """
     if not rows:
         raise ValueError("there is no row to measure the loss on: give at least one")
-    collate = make_collator(tokenizer)
-    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
     total, n_tokens = 0.0, 0
-    was_training = model.training
-    model.eval()
-    try:
-        for begin in range(0, len(rows), batch_size):
+    with hold_still(model):
+        for batch in cut_batches(tokenizer, rows, batch_size):
             if should_stop():
                 return math.nan
-            batch = collate(rows[begin : begin + batch_size]).to(model.device)
             n = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
-            device_type = model.device.type
-            with torch.no_grad(), torch.autocast(device_type, dtype=pick_dtype()):
-                total += float(model(**batch, use_cache=False).loss) * n
+            loss = model(**batch.to(model.device), use_cache=False).loss
+            total += float(loss) * n
             n_tokens += n
-    finally:
-        model.train(was_training)
     return total / n_tokens
+
+
+def cut_batches(tokenizer: Any, rows: Sequence[Row], batch_size: int) -> Iterator[Any]:
+    """
+    Cut rows into batches of like length, to measure on and not to train.
+
+    Parameters
+    ----------
+    tokenizer : transformers tokenizer
+        For padding.
+    rows : sequence of dict
+        ``input_ids`` and ``labels`` of each example.
+    batch_size : int
+        Rows in a batch.
+
+    Yields
+    ------
+    transformers.BatchEncoding
+        Tensors on the CPU, the shortest rows first.
+    """
+    collate = make_collator(tokenizer)
+    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
+    for begin in range(0, len(rows), batch_size):
+        yield collate(rows[begin : begin + batch_size])
 
 
 def hash_rows(rows: Sequence[Row]) -> str:

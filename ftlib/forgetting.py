@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ftlib.batches import Row, make_collator
+from ftlib.batches import Row, cut_batches
 from ftlib.config import ROOT
-from ftlib.models import pick_dtype
+from ftlib.models import hold_still
 from ftlib.schema import IGNORE_INDEX, Example, Message, make_example, split_prompt
 from ftlib.scoring import Score, compare_paired, match_exactly, score_share
 from ftlib.scoring.score import TOO_FEW
@@ -336,27 +336,19 @@ def measure_kl(
     """
     if not hasattr(model, "disable_adapter"):
         raise ValueError("this model has no adapter: its base is not there to compare")
-    collate = make_collator(tokenizer)
-    rows = sorted(rows, key=lambda row: len(row["input_ids"]))
     total, n_tokens = 0.0, 0
-    was_training = model.training
-    model.eval()
-    try:
-        for begin in range(0, len(rows), batch_size):
-            batch = collate(rows[begin : begin + batch_size]).to(model.device)
+    with hold_still(model):
+        for batch in cut_batches(tokenizer, rows, batch_size):
+            batch = batch.to(model.device)
             labels, seen = batch.pop("labels"), batch["attention_mask"].bool()
             # Padding may be on the left: the first token is guessed from nothing.
             is_free = (labels[:, 1:] == IGNORE_INDEX) & seen[:, 1:] & seen[:, :-1]
-            autocast = torch.autocast(model.device.type, dtype=pick_dtype())
-            with torch.no_grad(), autocast:
-                tuned = _guess(model, batch, is_free)
-                with model.disable_adapter():
-                    base = _guess(model, batch, is_free)
+            tuned = _guess(model, batch, is_free)
+            with model.disable_adapter():
+                base = _guess(model, batch, is_free)
             kl = functional.kl_div(tuned, base, log_target=True, reduction="sum")
             total += float(kl)
             n_tokens += int(is_free.sum())
-    finally:
-        model.train(was_training)
     if not n_tokens:
         raise ValueError("these rows have no prompt: give examples of the task")
     return total / n_tokens

@@ -8,7 +8,7 @@ import torch
 from peft import PromptTuningConfig
 from transformers import GenerationConfig, LogitsProcessorList
 
-from ftlib.models import pick_dtype, release_memory
+from ftlib.models import hold_still, release_memory
 from ftlib.schema import Message
 from ftlib.tokens import encode_prompt
 
@@ -73,40 +73,34 @@ def generate(
     responses = [""] * len(encoded)
     # PEFT puts a soft prompt before the padding, which would part it from the text.
     is_soft = isinstance(getattr(model, "active_peft_config", None), PromptTuningConfig)
-    was_training = model.training
-    model.eval()
-    try:
-        # A training that stops to answer draws on afterwards as if it had not.
-        # Eager, for outlines would have a C++ compiler make its mask, in a minute.
-        eager = torch.compiler.set_stance("force_eager")
-        with torch.no_grad(), torch.random.fork_rng(), eager:
-            torch.manual_seed(seed)
-            done = 0
-            while done < len(order):
-                n_fit = max(1, BATCH_TOKENS // len(encoded[order[done]]))
-                chosen = order[done : done + min(batch_size, n_fit)]
-                if is_soft:
-                    length = len(encoded[chosen[0]])
-                    chosen = [i for i in chosen if len(encoded[i]) == length]
-                batch = tokenizer.pad(
-                    {"input_ids": [encoded[i] for i in chosen]},
-                    padding_side="left",
-                    return_tensors="pt",
-                ).to(model.device)
-                # A copy each, for one that follows a schema keeps its batch's state.
-                processors = LogitsProcessorList(map(copy, logits_processor))
-                with torch.autocast(model.device.type, dtype=pick_dtype()):
-                    output = model.generate(
-                        **batch, generation_config=settings, logits_processor=processors
-                    )
-                new_tokens = output[:, batch["input_ids"].shape[1] :]
-                texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
-                for i, text in zip(chosen, texts, strict=True):
-                    responses[i] = text
-                done += len(chosen)
-                if report:
-                    report(done, len(order))
-    finally:
-        model.train(was_training)
-        release_memory()
+    # Eager, for outlines would have a C++ compiler make its mask, in a minute.
+    eager = torch.compiler.set_stance("force_eager")
+    # A training that stops to answer draws on afterwards as if it had not.
+    with hold_still(model), torch.random.fork_rng(), eager:
+        torch.manual_seed(seed)
+        done = 0
+        while done < len(order):
+            n_fit = max(1, BATCH_TOKENS // len(encoded[order[done]]))
+            chosen = order[done : done + min(batch_size, n_fit)]
+            if is_soft:
+                length = len(encoded[chosen[0]])
+                chosen = [i for i in chosen if len(encoded[i]) == length]
+            batch = tokenizer.pad(
+                {"input_ids": [encoded[i] for i in chosen]},
+                padding_side="left",
+                return_tensors="pt",
+            ).to(model.device)
+            # A copy each, for one that follows a schema keeps its batch's state.
+            processors = LogitsProcessorList(map(copy, logits_processor))
+            output = model.generate(
+                **batch, generation_config=settings, logits_processor=processors
+            )
+            new_tokens = output[:, batch["input_ids"].shape[1] :]
+            texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
+            for i, text in zip(chosen, texts, strict=True):
+                responses[i] = text
+            done += len(chosen)
+            if report:
+                report(done, len(order))
+    release_memory()
     return responses

@@ -5,6 +5,8 @@ import importlib.util
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,31 @@ def pick_dtype() -> torch.dtype:
     if torch.cuda.is_available() and torch.cuda.get_device_capability()[0] < 8:
         return torch.float16
     return torch.bfloat16
+
+
+@contextmanager
+def hold_still(model: Any) -> Iterator[None]:
+    """
+    Keep a model from learning while it is looked at: eval mode, no gradients.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        Its train or eval mode is as before afterwards, even after an error.
+
+    Yields
+    ------
+    None
+        Meanwhile it computes in `pick_dtype`.
+    """
+    was_training = model.training
+    model.eval()
+    autocast = torch.autocast(model.device.type, dtype=pick_dtype())
+    try:
+        with torch.no_grad(), autocast:
+            yield
+    finally:
+        model.train(was_training)
 
 
 def release_threads() -> None:
@@ -347,28 +374,25 @@ def prove_adapter(
         base model does.
     """
     trained = model.active_adapter
-    was_training = model.training
-    model.eval()
 
     def logits() -> torch.Tensor:
         ids = torch.tensor([row["input_ids"]], device=model.device)
-        with torch.no_grad(), torch.autocast(model.device.type, dtype=pick_dtype()):
-            logits = model(ids, use_cache=False).logits.float()
+        logits = model(ids, use_cache=False).logits.float()
         return logits[:, -ids.shape[1] :]  # a soft prompt's own come before
 
-    try:
-        before = logits()
-        with model.disable_adapter():
-            base = logits()
-        model.load_adapter(folder, "reloaded")
-        _refuse_other_names(model, folder, "reloaded")
-        model.set_adapter("reloaded")
-        after = logits()
-    finally:
-        if "reloaded" in model.peft_config:
-            model.set_adapter(trained)
-            model.delete_adapter("reloaded")
-        model.train(was_training)
+    with hold_still(model):
+        try:
+            before = logits()
+            with model.disable_adapter():
+                base = logits()
+            model.load_adapter(folder, "reloaded")
+            _refuse_other_names(model, folder, "reloaded")
+            model.set_adapter("reloaded")
+            after = logits()
+        finally:
+            if "reloaded" in model.peft_config:
+                model.set_adapter(trained)
+                model.delete_adapter("reloaded")
     if not torch.equal(before, after):
         raise NoEffectError(
             "the saved adapter, loaded again, answers otherwise than the trained one: "

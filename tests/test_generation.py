@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import LogitsProcessor
 
-from ftlib import generation
+from ftlib import models
 from ftlib.generation import generate
 from ftlib.schema import split_prompt
 
@@ -23,7 +23,7 @@ PROMPTS = [[{"role": "user", "content": question}] for question in QUESTIONS]
 @pytest.fixture
 def exact(monkeypatch):
     """Compute in float32, where no two logits are equal by rounding."""
-    monkeypatch.setattr(generation, "pick_dtype", lambda: torch.float32)
+    monkeypatch.setattr(models, "pick_dtype", lambda: torch.float32)
 
 
 @pytest.fixture

@@ -45,7 +45,7 @@ def test_the_harness_scores_an_adapter_as_we_do(
     training.fine_tune(model, tokenizer, learnt, [], config, tmp_path)
 
     # Both answer in float32: where another dtype rounds, two tokens can change places.
-    monkeypatch.setattr(generation, "pick_dtype", lambda: torch.float32)
+    monkeypatch.setattr(models, "pick_dtype", lambda: torch.float32)
     ours = generation.generate(model.float(), tokenizer, prompts, 128)
     exact = scoring.match_exactly(ours, references)
     assert exact == [True, False, False, False]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
 
-from ftlib.panels.review import fix_size
+from ftlib.panels.layout import fix_size
 from ftlib.schema import make_safe, spell_controls
 
 if TYPE_CHECKING:

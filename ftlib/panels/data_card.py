@@ -10,7 +10,7 @@ import ipywidgets as widgets
 from matplotlib.figure import Figure
 
 from ftlib.formats import SUFFIXES, Loaded, load_examples
-from ftlib.panels.review import fix_size
+from ftlib.panels.layout import fix_size
 from ftlib.reporting import BLUE, ORANGE, show_table
 from ftlib.schema import Example, make_safe, spell_controls
 from ftlib.tokens import encode_example, show_mask

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import ipywidgets as widgets
 
 from ftlib.decision import CHOICES, Needs, recommend
-from ftlib.panels.review import fix_size
+from ftlib.panels.layout import fix_size, frame
 from ftlib.reporting import show_table
 
 
@@ -68,7 +68,4 @@ class DecisionPanel(widgets.VBox):
             row["Evidence"] = "\n".join(filter(None, [advice.evidence, measured]))
             rows.append(row)
         table = show_table(rows).data
-        self.table.value = (
-            '<div tabindex="0" role="region" aria-label="Advice" style="height:550px;'
-            f'overflow:auto;line-height:1.5">{table}</div>'
-        )
+        self.table.value = frame("Advice", 550, table)

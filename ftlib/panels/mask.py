@@ -7,14 +7,9 @@ import ipywidgets as widgets
 
 from ftlib.config import RunConfig
 from ftlib.faults import FAULTS_IN_ROWS, Row, Setup
-from ftlib.panels.review import fix_size
+from ftlib.panels.layout import fix_size, frame
 from ftlib.schema import Example, make_safe
 from ftlib.tokens import find_problems, show_mask
-
-_FRAME = (
-    '<div tabindex="0" role="region" aria-label="{}" style="height:{}px;'
-    'overflow:auto;line-height:1.5">{}</div>'
-)
 
 
 class MaskPanel(widgets.VBox):
@@ -82,6 +77,6 @@ class MaskPanel(widgets.VBox):
             for p in problems
         )
         shown = show_mask(setup.rows[0], setup.tokenizer).data
-        self.mask.value = _FRAME.format("Loss mask", 230, shown)
+        self.mask.value = frame("Loss mask", 230, shown)
         said = f'<div role="status">{said or "The pre-flight finds no fault."}</div>'
-        self.said.value = _FRAME.format("Pre-flight", 90, said)
+        self.said.value = frame("Pre-flight", 90, said)

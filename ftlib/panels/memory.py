@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ftlib.config import METHODS, WREN, RunConfig
-from ftlib.panels.review import fix_size
+from ftlib.panels.layout import fix_size
 from ftlib.reporting import show_table
 from ftlib.schema import make_safe
 

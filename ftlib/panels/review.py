@@ -11,6 +11,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from ftlib import store
+from ftlib.panels.layout import fix_size
 from ftlib.schema import Span, make_safe, spell_controls
 
 Record = Mapping[str, Any]
@@ -33,23 +34,6 @@ _FRAME = (
     "overflow:auto;white-space:pre-wrap;overflow-wrap:anywhere;line-height:1.7;"
     'padding:6px;border:1px solid #999">{}</div>'
 )
-
-
-def fix_size(width: str, height: str = "32px") -> widgets.Layout:
-    """
-    Give a layout of fixed size, so that nothing jumps while a panel changes.
-
-    Parameters
-    ----------
-    width, height : str
-        As in CSS.
-
-    Returns
-    -------
-    ipywidgets.Layout
-        With a small margin.
-    """
-    return widgets.Layout(width=width, height=height, margin="2px 8px 2px 2px")
 
 
 def find_tripwires(text: str, spans: Sequence[Span]) -> list[str]:

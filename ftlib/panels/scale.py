@@ -7,7 +7,7 @@ import ipywidgets as widgets
 from peft.helpers import rescale_adapter_scale
 
 from ftlib.generation import generate
-from ftlib.panels.review import fix_size
+from ftlib.panels.layout import fix_size, frame
 from ftlib.reporting import show_table
 from ftlib.schema import Example, Message, split_prompt
 from ftlib.scoring import match_exactly
@@ -98,7 +98,4 @@ class ScalePanel(widgets.VBox):
             asked = f"{prompt[-1]['content']:.120}"
             rows.append({"Asked": asked, "Answer": answer, "Verdict": verdict})
         shown = show_table(rows, f"Answers at a scale of {self.value:.2f}").data
-        self.table.value = (
-            '<div tabindex="0" role="region" aria-label="Answers" style="height:410px;'
-            f'overflow:auto;line-height:1.5">{shown}</div>'
-        )
+        self.table.value = frame("Answers", 410, shown)
