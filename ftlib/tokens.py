@@ -153,12 +153,10 @@ def find_problems(
         )
     if not rows:
         problems.append(Problem("no examples", "data", "give at least one example"))
-    for name, is_faulty, remedy in _row_checks(tokenizer, max_length, held_out):
-        where = [
-            i
-            for i, (row, example) in enumerate(zip(rows, examples, strict=True), 1)
-            if is_faulty(row, example)
-        ]
+    pairs = zip(rows, examples, strict=True)
+    seen = [_Row(row, example, tokenizer) for row, example in pairs]
+    for name, is_faulty, remedy in _row_checks(max_length, held_out):
+        where = [i for i, row in enumerate(seen, 1) if is_faulty(row)]
         if where:
             shown = ", ".join(map(str, where[:3])) + (", ..." if where[3:] else "")
             problems.append(Problem(name, f"{len(where)} rows: {shown}", remedy))
@@ -193,111 +191,109 @@ def check_rows(
         raise PreflightError(problems)
 
 
-def _row_checks(
-    tokenizer: Any, max_length: int, held_out: Sequence[Example]
-) -> list[tuple[str, Callable[[dict, Example], bool], str]]:
-    """List the checks of one row: the fault's name, its test, its remedy."""
-    bos, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-    tested = {fold_messages(example["messages"]) for example in held_out}
+class _Row:
+    """A row beside its example: all that the checks ask, encoded once."""
 
-    def n_bos(ids: Sequence[int]) -> int:
-        return next((i for i, token in enumerate(ids) if token != bos), len(ids))
+    def __init__(self, row: dict, example: Example, tokenizer: Any) -> None:
+        self.ids, self.labels = row["input_ids"], row["labels"]
+        self.messages, self.end = example["messages"], tokenizer.eos_token_id
+        self.supervised = _list_supervised(row)
+        whole, n = encode_example(example, tokenizer), len(self.ids)
+        is_start = self.ids == whole["input_ids"][:n]
+        # Cut where more is to be learned; what is cut after that does no harm.
+        self.is_cut = is_start and any(i >= n for i in _list_supervised(whole))
 
-    def supervised(row: dict) -> list[int]:
-        return [i for i, label in enumerate(row["labels"]) if label != IGNORE_INDEX]
-
-    def encode_turns(example: Example, n_messages: int) -> list[int]:
-        return encode_prompt(example["messages"][:n_messages], tokenizer)
-
-    def lacks_bos(row: dict, example: Example) -> bool:
+        prompt = encode_prompt(self.messages[:-1], tokenizer)
+        n_bos, wanted = (_count_bos(x, tokenizer) for x in (self.ids, prompt))
         # A template that writes none is as its model's makers want it.
-        return n_bos(row["input_ids"]) == 0 < n_bos(encode_turns(example, -1))
+        self.lacks_bos = n_bos == 0 < wanted
+        self.doubles_bos = n_bos > 1 and n_bos > wanted
+        extra = n_bos - wanted if self.lacks_bos or self.doubles_bos else 0
+        begin = self.ids[max(extra, 0) :][: len(prompt) + min(extra, 0)]
+        self.differs = begin != prompt[max(-extra, 0) :] and not self.is_cut
+        roles = [message["role"] for message in self.messages]
+        if "assistant" in roles[:-1]:  # the loss may be on earlier turns, too
+            first = roles.index("assistant")
+            prompt = encode_prompt(self.messages[:first], tokenizer)
+        self.n_prompt = len(prompt) + extra
 
-    def doubles_bos(row: dict, example: Example) -> bool:
-        n = n_bos(row["input_ids"])
-        return n > 1 and n > n_bos(encode_turns(example, -1))
-
-    def is_cut(row: dict, example: Example) -> bool:
-        """Say whether the row breaks off where more is to be learned."""
-        whole, n = encode_example(example, tokenizer), len(row["input_ids"])
-        is_start = row["input_ids"] == whole["input_ids"][:n]
-        return is_start and any(i >= n for i in supervised(whole))
-
-    def never_ends(row: dict, example: Example) -> bool:
+    def never_ends(self) -> bool:
         """Say whether a supervised turn lacks its end token in the loss."""
-        ids, labels, told = row["input_ids"], row["labels"], supervised(row)
-        skipped = [i + 1 for i in told if i + 1 < len(ids) and ids[i + 1] == end]
-        ends = (
-            told and labels[told[-1]] == end and all(labels[i] == end for i in skipped)
-        )
-        return bool(told) and not ends and not is_cut(row, example)
+        if not self.supervised or self.is_cut:
+            return False
+        after = [i + 1 for i in self.supervised if i + 1 < len(self.ids)]
+        ends = [self.supervised[-1], *(i for i in after if self.ids[i] == self.end)]
+        return any(self.labels[i] != self.end for i in ends)
 
-    def n_shifted(row: dict, example: Example) -> int:
-        """Give how many tokens the row has more at its start, where BOS is at fault."""
-        if not (lacks_bos(row, example) or doubles_bos(row, example)):
-            return 0
-        return n_bos(row["input_ids"]) - n_bos(encode_turns(example, -1))
+    def learns_prompt(self) -> bool:
+        """Say whether the loss is on the prompt; unknown where the prompt differs."""
+        return not self.differs and any(i < self.n_prompt for i in self.supervised)
 
-    def differs(row: dict, example: Example) -> bool:
-        prompt, extra = encode_turns(example, -1), n_shifted(row, example)
-        ids = row["input_ids"][max(extra, 0) :][: len(prompt) + min(extra, 0)]
-        return ids != prompt[max(-extra, 0) :] and not is_cut(row, example)
 
-    def learns_prompt(row: dict, example: Example) -> bool:
-        if differs(row, example):
-            return False  # where the prompt ends is not known then
-        roles = [message["role"] for message in example["messages"]]
-        n_prompt = len(encode_turns(example, roles.index("assistant")))
-        return any(i < n_prompt + n_shifted(row, example) for i in supervised(row))
+def _list_supervised(row: dict) -> list[int]:
+    """List the places that the loss is taken on."""
+    return [i for i, label in enumerate(row["labels"]) if label != IGNORE_INDEX]
 
+
+def _count_bos(ids: Sequence[int], tokenizer: Any) -> int:
+    """Count the BOS tokens that a row begins with."""
+    bos = tokenizer.bos_token_id
+    return next((i for i, token in enumerate(ids) if token != bos), len(ids))
+
+
+def _row_checks(
+    max_length: int, held_out: Sequence[Example]
+) -> list[tuple[str, Callable[[_Row], bool], str]]:
+    """List the checks of one row: the fault's name, its test, its remedy."""
+    tested = {fold_messages(example["messages"]) for example in held_out}
     return [
         (
             "nothing to learn",
-            lambda row, example: not supervised(row) and not is_cut(row, example),
+            lambda row: not row.supervised and not row.is_cut,
             "no token is supervised, so the loss is not a number; end each example "
             "with an assistant message",
         ),
         (
             "truncated response",
-            is_cut,
+            lambda row: row.is_cut,
             "it breaks off and never ends; raise max_length, or shorten or split the "
             "example, and do not cut",
         ),
         (
             "end token unsupervised",
-            never_ends,
+            _Row.never_ends,
             "the model would never stop; supervise the end token of each response",
         ),
         (
             "too long",
-            lambda row, _: len(row["input_ids"]) > max_length,
+            lambda row: len(row.ids) > max_length,
             f"over max_length {max_length}, where the response would be cut; shorten "
             "or split the example, or raise max_length",
         ),
         (
             "no BOS",
-            lacks_bos,
+            lambda row: row.lacks_bos,
             "the model has always seen its first token; encode with the chat template",
         ),
         (
             "double BOS",
-            doubles_bos,
+            lambda row: row.doubles_bos,
             "the template writes it already; encode with add_special_tokens=False",
         ),
         (
             "template differs",
-            differs,
+            lambda row: row.differs,
             "training rows do not begin as generation prompts do; use one template for "
             "both",
         ),
         (
             "loss on the prompt",
-            learns_prompt,
+            _Row.learns_prompt,
             "tokens of the prompt are supervised; mask them with IGNORE_INDEX",
         ),
         (
             "test row in training",
-            lambda _, example: fold_messages(example["messages"]) in tested,
+            lambda row: fold_messages(row.messages) in tested,
             "what was trained on can be recited, so its score says nothing; take the "
             "row out of training",
         ),
