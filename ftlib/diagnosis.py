@@ -60,7 +60,7 @@ def explain_curve(history: Sequence[Mapping[str, float]]) -> Diagnosis:
 
     - diverged: a loss is no number; or the training loss ends above its lowest by half
       of what it had gained, by a tenth of its start and by three standard errors; or
-      both losses climb;
+      it was once above its start by half and by as many; or both losses climb;
     - flat: the training loss fell by less than a fiftieth, or three standard errors,
       both from its first steps and from its first sixth;
     - overfit: the last two validation losses are both above the lowest, which came
@@ -130,7 +130,12 @@ def _judge_training(losses: Sequence[float], is_alone: bool) -> Diagnosis | None
     if end - low > max((first - low) / 2, FAR * first, error):
         rise = f"the training loss ends at {end:.3f}, after {low:.3f}"
         return _conclude("diverged", rise)
-    falls = (first - end, error * math.sqrt(size / LEAST)), (bins[0] - end, error)
+    rough = error * math.sqrt(size / LEAST)
+    peak = max(map(median, zip(*(losses[i:] for i in range(LEAST)), strict=False)))
+    if peak - first > max(first / 2, rough):
+        rise = f"the training loss climbs from {first:.3f} to {peak:.3f}"
+        return _conclude("diverged", f"{rise} on the way")
+    falls = (first - end, rough), (bins[0] - end, error)
     if all(fall < max(IDLE * first, clear) for fall, clear in falls):
         return _conclude("flat", f"the training loss stays near {end:.3f}")
     return _judge_end("training", bins, max(CLEAR * end, error)) if is_alone else None

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from ftlib import diagnosis
+from ftlib import diagnosis, store
+from ftlib.config import ROOT
 
 # Noise with no chance in it: no three in a row tell a trend, the sum is 0.
 WIGGLE = [0.04, -0.05, 0.01, 0.05, -0.03, -0.02] * 20
@@ -37,6 +38,13 @@ CURVES = {
     "still falling, training alone": curve(fall(1.5, 0.2, settles=60)),
     "diverged, after it had learned": curve([*fall(1.5, 0.2)[:40], *[1.4] * 20]),
     "diverged, from the start": curve([0.5, 0.6, 5.0, *[8.0 + w for w in WIGGLE[:57]]]),
+    # three steps near 9 after a start of 3.5, as a rate too high does, and down again
+    "diverged, and came down again": curve(
+        [3.5, 3.6, 3.4, 5.0, 9.0, 9.5, 8.5, *fall(5.0, 2.0)[:40]], [4.0, 3.0, 2.2]
+    ),
+    "still falling, one bad batch on the way": curve(
+        [3.5, 3.6, 3.4, 3.2, 9.0, *fall(3.0, 2.0)[:40]], [4.0, 3.0, 2.2]
+    ),
     "diverged, both climb": curve(
         [*fall(1.5, 0.4)[:30], *[0.4 + i / 60 for i in range(30)]],
         [0.9, 0.6, 0.5, 0.7, 0.8, 0.9],
@@ -102,3 +110,24 @@ def test_a_missing_loss_is_left_out_and_not_taken_for_a_number():
     for row in rows[::5]:
         row["loss"] = None
     assert diagnosis.explain_curve(rows).verdict == "settled"
+
+
+RECORDED = ROOT / "data" / "reference_runs" / "overfitting"
+GOOD = {"settled", "still falling"}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("arm", "verdicts"),
+    [
+        ("steady_300", GOOD),
+        ("curve_300", GOOD),
+        ("curve_1000", GOOD),
+        ("curve_10", {"overfit"}),
+        ("rate_0.03", {"diverged"}),
+        ("rate_0.0005", {"still falling"}),
+    ],
+)
+def test_recorded_runs_are_named_for_what_they_are(arm, verdicts, seed):
+    run = store.read_json(RECORDED / f"{arm}_seed{seed}.json")
+    assert diagnosis.explain_curve(run["history"]).verdict in verdicts

@@ -38,7 +38,10 @@ FOLDER = ROOT / "data" / "reference_runs" / "forgetting"
 FIELDS = ("owner", "severity", "action")
 N_TRAIN, N_TEST, N_PROBES = 600, 150, 60
 GIVEN = {"num_train_epochs": 2, "load_in_4bit": False}
-GENTLE: dict[str, Any] = {"learning_rate": 2e-3, "r": 64, "lora_alpha": 256}
+GENTLE: dict[str, Any] = {"r": 64, "lora_alpha": 256, "kl_weight": 2.0}
+# Chosen with seed 2 on probes 60 to 180 and alerts of validation, which no run is
+# judged on: half the rate and twice the replay keep the sums, which the other loses.
+GENTLER = GENTLE | {"learning_rate": 1e-3, "num_train_epochs": 3}
 RUNS: dict[str, dict[str, Any]] = {
     "careless": {},
     "lower rate": {"learning_rate": 2e-3},
@@ -50,7 +53,8 @@ RUNS: dict[str, dict[str, Any]] = {
     "replay 5 %": {"replay": 0.05},
     "replay 20 %": {"replay": 0.2},
     "KL": {"kl_weight": 1.0},
-    "lower rate, replay 50 %, KL": GENTLE | {"replay": 0.5, "kl_weight": 2.0},
+    "rate / 4, replay 50 %, KL": GENTLE | {"learning_rate": 2e-3, "replay": 0.5},
+    "rate / 8, replay 100 %, KL": GENTLER | {"replay": 1.0},
 }
 SCALES = (0.25, 0.5, 0.75)
 Row = dict[str, Any]

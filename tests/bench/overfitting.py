@@ -11,10 +11,10 @@ order. Arms, at the laptop's settings but for what stands in `ARMS`:
 
 - curve: from 10 examples to 1,000, ended by early stopping; loss and answers on alerts
   of the test, measured once;
-- steady: 30 and 300 examples for the same number of steps, without early stopping;
+- steady: 10 and 300 examples for the same number of steps, without early stopping;
 - long: 300 examples for three times as many; noise: the same with some labels wrong;
 - rate, dropout, decay: one thing changed from a steady run;
-- kind: 300 alerts of two techniques only; the 30 of steady, again and again, are the
+- kind: 300 alerts of two techniques only; the 10 of steady, again and again, are the
   other kind of little diversity.
 
 Validation has 65 alerts in all of them.
@@ -58,7 +58,7 @@ HELD = {name: records.load_reviewed(name) for name in ("validation", "test")}
 HELD["validation"] = HELD["validation"][:130:2]
 SETTINGS = {"load_in_4bit": False, "save_steps": 10_000}
 ARMS: dict[str, tuple[int, dict]] = {
-    "steady_30": (30, OFTEN),
+    "steady_10": (10, OFTEN),
     "steady_300": (300, STEADY),
     **{f"curve_{n}": (n, CURVE) for n in (10, 30, 100, 300, 1000)},
     "long_300": (300, LONG),
@@ -67,11 +67,11 @@ ARMS: dict[str, tuple[int, dict]] = {
     "rate_0.03": (300, STEADY | {"learning_rate": 3e-2}),
     "rate_0.002": (300, STEADY | {"learning_rate": 2e-3}),
     "two_techniques": (300, STEADY | {"techniques": TWO_TECHNIQUES}),
-    "dropout_0.3": (30, OFTEN | {"lora_dropout": 0.3}),
-    "decay_1": (30, OFTEN | {"weight_decay": 1.0}),
+    "dropout_0.3": (10, OFTEN | {"lora_dropout": 0.3}),
+    "decay_1": (10, OFTEN | {"weight_decay": 1.0}),
     "rate_0.016": (300, STEADY | {"learning_rate": 1.6e-2}),
-    "dropout_0.1": (30, OFTEN | {"lora_dropout": 0.1}),
-    "decay_0.1": (30, OFTEN | {"weight_decay": 0.1}),
+    "dropout_0.1": (10, OFTEN | {"lora_dropout": 0.1}),
+    "decay_0.1": (10, OFTEN | {"weight_decay": 0.1}),
 }
 """By name: how many examples, and what is changed."""
 
