@@ -44,7 +44,7 @@ def test_a_remedy_keeps_the_gain_and_every_ability(seed):
         share(store.read_json(path)["triage"]) for path in folder.glob(f"*_{seed}.json")
     )
     assert share(run["triage"]) >= 0.9 * best > 0.8  # the base has none right
-    assert max(lost(run).values()) <= 0.05
+    assert max(lost(run).values()) <= 0.05 + 1e-9  # three probes of sixty
 
 
 @SEEDS
