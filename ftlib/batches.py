@@ -4,12 +4,15 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any
 
+import torch
+from torch.nn import functional
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithFlattening
 
-from ftlib.models import hold_still
+from ftlib.models import has_soft_prompt, hold_still
 from ftlib.schema import IGNORE_INDEX
 
 Row = dict[str, list[int]]
@@ -76,7 +79,9 @@ def plan_rows(
     return plan[:n_rows]
 
 
-def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
+def make_collator(
+    tokenizer: Any, attention: str | None = None, is_soft: bool = False
+) -> Callable:
     """
     Give what joins rows to a batch: padding-free where attention allows it.
 
@@ -91,6 +96,9 @@ def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
         For padding.
     attention : str, optional
         The model's attention: its config's ``_attn_implementation``.
+    is_soft : bool
+        Whether the model has a soft prompt, `models.has_soft_prompt`: padding is on the
+        right then, for on the left it would part the prompt from the text.
 
     Returns
     -------
@@ -99,6 +107,9 @@ def make_collator(tokenizer: Any, attention: str | None = None) -> Callable:
     """
     if attention and attention.startswith("flash"):
         return DataCollatorWithFlattening()
+    if is_soft:
+        tokenizer = copy(tokenizer)
+        tokenizer.padding_side = "right"
     return DataCollatorForSeq2Seq(
         tokenizer, label_pad_token_id=IGNORE_INDEX, pad_to_multiple_of=32
     )
@@ -131,27 +142,40 @@ def measure_loss(
     -------
     float
         In nats. Over all rows' tokens, not a mean of batch means.
+
+    Raises
+    ------
+    ValueError
+        When no row has a supervised token.
     """
-    if not rows:
-        raise ValueError("there is no row to measure the loss on: give at least one")
+    if not any(label != IGNORE_INDEX for row in rows for label in row["labels"][1:]):
+        raise ValueError(
+            "there is nothing to measure the loss on: give a row with supervised tokens"
+        )
     total, n_tokens = 0.0, 0
     with hold_still(model):
-        for batch in cut_batches(tokenizer, rows, batch_size):
+        for batch in cut_batches(model, tokenizer, rows, batch_size):
             if should_stop():
                 return math.nan
             n = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
+            if not n:
+                continue  # its mean would be no number
             loss = model(**batch.to(model.device), use_cache=False).loss
             total += float(loss) * n
             n_tokens += n
     return total / n_tokens
 
 
-def cut_batches(tokenizer: Any, rows: Sequence[Row], batch_size: int) -> Iterator[Any]:
+def cut_batches(
+    model: Any, tokenizer: Any, rows: Sequence[Row], batch_size: int
+) -> Iterator[Any]:
     """
     Cut rows into batches of like length, to measure on and not to train.
 
     Parameters
     ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model to measure.
     tokenizer : transformers tokenizer
         For padding.
     rows : sequence of dict
@@ -164,10 +188,41 @@ def cut_batches(tokenizer: Any, rows: Sequence[Row], batch_size: int) -> Iterato
     transformers.BatchEncoding
         Tensors on the CPU, the shortest rows first.
     """
-    collate = make_collator(tokenizer)
+    collate = make_collator(tokenizer, is_soft=has_soft_prompt(model))
     rows = sorted(rows, key=lambda row: len(row["input_ids"]))
     for begin in range(0, len(rows), batch_size):
         yield collate(rows[begin : begin + batch_size])
+
+
+def sum_kl(
+    logits: torch.Tensor, base_logits: torch.Tensor, batch: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, int]:
+    """
+    Sum how far a model's guesses are from its base's, over the tokens of the prompts.
+
+    Parameters
+    ----------
+    logits, base_logits : tensor of shape (n_rows, n_before + n_tokens, n_words)
+        Of the tuned model and of its base; those of a soft prompt's own ``n_before``
+        places, which either may have, are left out.
+    batch : mapping
+        ``labels`` and ``attention_mask``, of shape (n_rows, n_tokens).
+
+    Returns
+    -------
+    tuple of tensor and int
+        The sum of the KL divergences from the base, in nats, and over how many tokens:
+        those that are not supervised, but for the first.
+    """
+    labels, seen = batch["labels"], batch["attention_mask"].bool()
+    # Padding may be on the left: the first token is guessed from nothing.
+    is_free = (labels[:, 1:] == IGNORE_INDEX) & seen[:, 1:] & seen[:, :-1]
+    ours, theirs = (
+        one[:, -labels.shape[1] : -1][is_free].float().log_softmax(-1)
+        for one in (logits, base_logits)
+    )
+    kl = functional.kl_div(ours, theirs, log_target=True, reduction="sum")
+    return kl, int(is_free.sum())
 
 
 def hash_rows(rows: Sequence[Row]) -> str:

@@ -94,6 +94,8 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         """Refuse contradictions."""
+        if not isinstance(self.target_modules, str):  # a list could not be hashed
+            object.__setattr__(self, "target_modules", tuple(self.target_modules))
         positive = (
             "r lora_alpha learning_rate num_train_epochs max_length max_new_tokens "
             "per_device_train_batch_size gradient_accumulation_steps eval_steps "
@@ -131,6 +133,11 @@ class RunConfig:
             raise ValueError(
                 f"method {self.method} trains weights of the base, which 4-bit ones do "
                 "not allow: set load_in_4bit=False"
+            )
+        if self.method == "prefix" and self.gradient_checkpointing:
+            raise ValueError(
+                "a layer that is computed again has lost its prefix: set "
+                "gradient_checkpointing=0, or choose another method"
             )
         if self.kl_weight and self.method in WHOLE:
             raise ValueError(
@@ -255,3 +262,35 @@ def default_profile() -> str:
         A key of `PROFILES`, if the environment names one.
     """
     return os.environ.get("FTLIB_PROFILE", "laptop")
+
+
+def name_knobs(config: RunConfig) -> str:
+    """
+    Say which settings of `config` to change to save memory, the cheapest first.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The settings that do not fit.
+
+    Returns
+    -------
+    str
+        What is not set already, in the order to try it.
+
+    Examples
+    --------
+    >>> name_knobs(RunConfig(per_device_train_batch_size=1, gradient_checkpointing=1))
+    'choose a smaller max_length, a smaller r, a smaller model'
+    """
+    whole = config.method in WHOLE
+    knobs = {
+        "a smaller batch": config.per_device_train_batch_size > 1,
+        "gradient_checkpointing=1": config.gradient_checkpointing != 1,
+        "an adapter method such as lora": whole,
+        "load_in_4bit=True": not config.load_in_4bit and not whole,
+        "a smaller max_length": True,
+        "a smaller r": not whole and config.method not in ("ia3", "ln_tuning"),
+        "a smaller model": True,
+    }
+    return "choose " + ", ".join(knob for knob, helps in knobs.items() if helps)

@@ -16,7 +16,6 @@ from ftlib.schema import IGNORE_INDEX, Example, PreflightError, Problem
 from ftlib.store import ADAPTER_FOLDER
 from ftlib.trainer import NonFiniteLossError
 
-Row = dict[str, list[int]]
 OTHER_TEMPLATE = (
     "{%- for m in messages %}{{- '<|im_start|>' + m.role + '\n' + m.content }}"
     "{{- '<|im_end|>\n' }}{%- endfor %}"

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch.nn import functional
 
-from ftlib.batches import Row, cut_batches
+from ftlib.batches import Row, cut_batches, sum_kl
 from ftlib.config import ROOT
 from ftlib.models import hold_still
-from ftlib.schema import IGNORE_INDEX, Example, Message, make_example, split_prompt
+from ftlib.schema import Example, Message, make_example, split_prompt
 from ftlib.scoring import Score, compare_paired, match_exactly, score_share
 from ftlib.scoring.score import TOO_FEW
 from ftlib.scoring.statistics import N_RESAMPLES
@@ -338,26 +336,17 @@ def measure_kl(
         raise ValueError("this model has no adapter: its base is not there to compare")
     total, n_tokens = 0.0, 0
     with hold_still(model):
-        for batch in cut_batches(tokenizer, rows, batch_size):
+        for batch in cut_batches(model, tokenizer, rows, batch_size):
             batch = batch.to(model.device)
-            labels, seen = batch.pop("labels"), batch["attention_mask"].bool()
-            # Padding may be on the left: the first token is guessed from nothing.
-            is_free = (labels[:, 1:] == IGNORE_INDEX) & seen[:, 1:] & seen[:, :-1]
-            tuned = _guess(model, batch, is_free)
+            asked = {k: batch[k] for k in ("input_ids", "attention_mask")}
+            tuned = model(**asked, use_cache=False).logits
             with model.disable_adapter():
-                base = _guess(model, batch, is_free)
-            kl = functional.kl_div(tuned, base, log_target=True, reduction="sum")
-            total += float(kl)
-            n_tokens += int(is_free.sum())
+                base = model(**asked, use_cache=False).logits
+            kl, n = sum_kl(tuned, base, batch)
+            total, n_tokens = total + float(kl), n_tokens + n
     if not n_tokens:
         raise ValueError("these rows have no prompt: give examples of the task")
     return total / n_tokens
-
-
-def _guess(model: Any, batch: Any, chosen: torch.Tensor) -> torch.Tensor:
-    """Give the log probabilities of the next token, where it is a chosen one."""
-    logits = model(**batch, use_cache=False).logits
-    return logits[:, :-1][chosen].float().log_softmax(-1)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,9 @@ from copy import copy
 from typing import Any
 
 import torch
-from peft import PromptTuningConfig
 from transformers import GenerationConfig, LogitsProcessorList
 
-from ftlib.models import hold_still, release_memory
+from ftlib.models import has_soft_prompt, hold_still, release_memory
 from ftlib.schema import Message
 from ftlib.tokens import encode_prompt
 
@@ -72,7 +71,7 @@ def generate(
     )
     responses = [""] * len(encoded)
     # PEFT puts a soft prompt before the padding, which would part it from the text.
-    is_soft = isinstance(getattr(model, "active_peft_config", None), PromptTuningConfig)
+    is_soft = has_soft_prompt(model)
     # Eager, for outlines would have a C++ compiler make its mask, in a minute.
     eager = torch.compiler.set_stance("force_eager")
     # A training that stops to answer draws on afterwards as if it had not.

@@ -295,7 +295,10 @@ def check(exercise: str, answer: Any = ...) -> None:
     if answer is ...:
         verdict, text = "blank", "not attempted yet"
     else:
-        hint = exercises.CHECKS[exercise](answer)
+        try:
+            hint = exercises.CHECKS[exercise](answer)
+        except (TypeError, ValueError, AttributeError, LookupError, ArithmeticError):
+            hint = "Some of it is missing or of another kind: look at what is asked."
         verdict = "wrong" if hint else "passed"
         text = f"not yet. {hint}" if hint else "right."
     print(f"{exercise}: {text}")

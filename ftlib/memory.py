@@ -30,7 +30,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ftlib import models
 from ftlib.batches import make_collator
-from ftlib.config import ROOT, WHOLE, RunConfig
+from ftlib.config import ROOT, WHOLE, RunConfig, name_knobs
 from ftlib.methods import make_peft_config
 from ftlib.schema import IGNORE_INDEX
 from ftlib.trainer import CheckedTrainer, make_arguments
@@ -253,6 +253,7 @@ def measure_memory(config: RunConfig) -> int:
         Bytes of weights, adapter, gradients, optimizer, activations and all else that
         PyTorch allocates: on a GPU without CUDA's own, on a CPU without Python's.
     """
+    n_before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
     model = models.make_trainable(models.load_base(config), config)
     models.keep_layers(model, config.gradient_checkpointing)
     models.keep_gradients_right(model)
@@ -278,7 +279,7 @@ def measure_memory(config: RunConfig) -> int:
         if model.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
             trainer.train()
-            return torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_allocated() - n_before
         # The second step is the peak: the optimizer has its means only after the first.
         return _count_bytes(model) + _trace_peak(trainer.train)
 
@@ -343,7 +344,7 @@ def fit_batch(
     >>> small.per_device_train_batch_size * small.gradient_accumulation_steps
     16
     """
-    n_rows = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    n_rows = config.rows_per_step
     for size in range(n_rows, 0, -1):
         if n_rows % size:
             continue
@@ -357,35 +358,3 @@ def fit_batch(
         f"one row takes {needed / 1e9:.1f} GB of {n_bytes / 1e9:.1f} GB: "
         f"{name_knobs(smaller)}"
     )
-
-
-def name_knobs(config: RunConfig) -> str:
-    """
-    Say which settings of `config` to change to save memory, the cheapest first.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The settings that do not fit.
-
-    Returns
-    -------
-    str
-        What is not set already, in the order to try it.
-
-    Examples
-    --------
-    >>> name_knobs(RunConfig(per_device_train_batch_size=1, gradient_checkpointing=1))
-    'choose a smaller max_length, a smaller r, a smaller model'
-    """
-    whole = config.method in WHOLE
-    knobs = {
-        "a smaller batch": config.per_device_train_batch_size > 1,
-        "gradient_checkpointing=1": config.gradient_checkpointing != 1,
-        "an adapter method such as lora": whole,
-        "load_in_4bit=True": not config.load_in_4bit and not whole,
-        "a smaller max_length": True,
-        "a smaller r": not whole,
-        "a smaller model": True,
-    }
-    return "choose " + ", ".join(knob for knob, helps in knobs.items() if helps)

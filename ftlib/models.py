@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import (
+    PeftModel,
+    PromptTuningConfig,
+    get_peft_model,
+    get_peft_model_state_dict,
+)
 from peft.utils import load_peft_weights
 from transformers import (
     AutoModelForCausalLM,
@@ -83,6 +88,23 @@ def hold_still(model: Any) -> Iterator[None]:
             yield
     finally:
         model.train(was_training)
+
+
+def has_soft_prompt(model: Any) -> bool:
+    """
+    Say whether made-up tokens come before the text, and before padding on its left.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model.
+
+    Returns
+    -------
+    bool
+        True for prompt tuning alone: a prefix is kept apart from the text.
+    """
+    return isinstance(getattr(model, "active_peft_config", None), PromptTuningConfig)
 
 
 def release_threads() -> None:
@@ -222,22 +244,30 @@ def attach_adapter(model: PreTrainedModel, config: RunConfig) -> PeftModel:
     Returns
     -------
     peft.PeftModel
-        The same model with the adapter in it; until trained it changes nothing.
+        The same model with the adapter in it. Until trained it changes nothing, but
+        for made-up tokens of a prompt or a prefix.
 
     Raises
     ------
     ValueError
-        When the model carries an adapter already: load the base anew.
+        When the model carries an adapter already: load the base anew. Or when ln_tuning
+        would train float16 weights, which no scaling of gradients helps.
 
     Notes
     -----
     PEFT's ``prepare_model_for_kbit_training`` also turns what is not quantised to
     float32, at a cost in speed and memory; freezing, which ``get_peft_model`` does, and
     gradients at the input are all that training needs. The adapter's own weights are
-    float32, which float16 autocast needs too.
+    float32, which float16 autocast needs too; but for ln_tuning's, which PEFT leaves in
+    the base's type, so that steps of less than a hundredth of a weight are lost.
     """
     if getattr(model, "peft_config", None):
         raise ValueError("this model has an adapter already: load the base anew")
+    if config.method == "ln_tuning" and pick_dtype() == torch.float16:
+        raise ValueError(
+            "ln_tuning trains weights in 16 bits, which a GPU without bfloat16 cannot: "
+            "choose another method, such as lora"
+        )
     set_seed(config.seed)
     model.enable_input_require_grads()
     return get_peft_model(model, make_peft_config(config))
@@ -260,12 +290,25 @@ def make_trainable(model: PreTrainedModel, config: RunConfig) -> Any:
     peft.PeftModel or transformers.PreTrainedModel
         With an adapter, or, where the method is one of `config.WHOLE`, the model itself
         in float32 with its last layers or all of its weights trainable.
+
+    Raises
+    ------
+    ValueError
+        When the model has no list of layers to take the last of.
     """
     if config.method not in WHOLE:
         return attach_adapter(model, config)
     model.float()  # steps of 1e-5 are lost in bfloat16
-    model.requires_grad_(config.method == "full")
-    for part in [*model.model.layers[-LAST_LAYERS:], model.model.norm]:
+    if config.method == "full":
+        return model.requires_grad_(True)
+    body = model.base_model
+    if not (hasattr(body, "layers") and hasattr(body, "norm")):
+        raise ValueError(
+            f"which layers of {type(model).__name__} are the last is not known here: "
+            "choose method full, or an adapter such as lora"
+        )
+    model.requires_grad_(False)
+    for part in [*body.layers[-LAST_LAYERS:], body.norm]:
         part.requires_grad_(True)
     return model
 
@@ -373,26 +416,27 @@ def prove_adapter(
         When the reloaded adapter answers otherwise than the trained one, or as the
         base model does.
     """
-    trained = model.active_adapter
+    trained, was_training = model.active_adapter, model.training
 
     def logits() -> torch.Tensor:
         ids = torch.tensor([row["input_ids"]], device=model.device)
-        logits = model(ids, use_cache=False).logits.float()
+        with hold_still(model):
+            logits = model(ids, use_cache=False).logits.float()
         return logits[:, -ids.shape[1] :]  # a soft prompt's own come before
 
-    with hold_still(model):
-        try:
-            before = logits()
-            with model.disable_adapter():
-                base = logits()
-            model.load_adapter(folder, "reloaded")
-            _refuse_other_names(model, folder, "reloaded")
-            model.set_adapter("reloaded")
-            after = logits()
-        finally:
-            if "reloaded" in model.peft_config:
-                model.set_adapter(trained)
-                model.delete_adapter("reloaded")
+    try:
+        before = logits()
+        with model.disable_adapter():
+            base = logits()
+        model.load_adapter(folder, "reloaded")
+        _refuse_other_names(model, folder, "reloaded")
+        model.set_adapter("reloaded")
+        after = logits()
+    finally:
+        if "reloaded" in model.peft_config:
+            model.set_adapter(trained)
+            model.delete_adapter("reloaded")
+        model.train(was_training)  # what is loaded comes in eval mode
     if not torch.equal(before, after):
         raise NoEffectError(
             "the saved adapter, loaded again, answers otherwise than the trained one: "

@@ -214,7 +214,8 @@ class _Row:
         roles = [message["role"] for message in self.messages]
         if "assistant" in roles[:-1]:  # the loss may be on earlier turns, too
             first = roles.index("assistant")
-            prompt = encode_prompt(self.messages[:first], tokenizer)
+            # Nothing comes before an assistant that speaks first.
+            prompt = encode_prompt(self.messages[:first], tokenizer) if first else []
         self.n_prompt = len(prompt) + extra
 
     def never_ends(self) -> bool:

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from accelerate.utils import find_executable_batch_size
-from torch.nn import functional
+from accelerate.utils.memory import should_reduce_batch_size
 from transformers import Trainer, TrainingArguments
 
-from ftlib.batches import measure_loss
-from ftlib.config import RunConfig
+from ftlib.batches import measure_loss, sum_kl
+from ftlib.config import RunConfig, name_knobs
 from ftlib.models import pick_dtype
 from ftlib.schema import IGNORE_INDEX, PreflightError, Problem
 from ftlib.store import write_json
@@ -28,6 +28,7 @@ class CheckedTrainer(Trainer):
     """A `Trainer` that ends at the first bad loss, and measures losses by token."""
 
     bad_batch_file: Path
+    first_step = 0
     kl_weight = 0.0
     should_stop: Callable[[], bool]
 
@@ -62,19 +63,12 @@ class CheckedTrainer(Trainer):
         """
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.kl_weight:
+            asked = {k: inputs[k] for k in ("input_ids", "attention_mask")}
             with torch.no_grad(), model.disable_adapter():
-                ids, seen = inputs["input_ids"], inputs["attention_mask"]
-                base = model(ids, attention_mask=seen, use_cache=False).logits
-            # Padding may be on the left: the first token is guessed from nothing.
-            is_free = (seen[:, 1:] & seen[:, :-1]).bool()
-            is_free &= inputs["labels"][:, 1:] == IGNORE_INDEX
-            n_tokens = ids.shape[1]  # a soft prompt's own logits come before these
-            ours, theirs = (
-                logits[:, -n_tokens:-1][is_free].float().log_softmax(-1)
-                for logits in (outputs.logits, base)
-            )
-            kl = functional.kl_div(ours, theirs, log_target=True, reduction="batchmean")
-            loss = loss + self.kl_weight * kl / self.args.gradient_accumulation_steps
+                base = model(**asked, use_cache=False)
+            kl, n_tokens = sum_kl(outputs.logits, base.logits, inputs)
+            share = self.kl_weight / self.args.gradient_accumulation_steps
+            loss = loss + share * kl / max(n_tokens, 1)
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -89,15 +83,29 @@ class CheckedTrainer(Trainer):
         Returns
         -------
         dict
-            ``eval_loss``; infinite when the run was stopped meanwhile.
+            ``eval_loss``; infinite when the run was stopped meanwhile, which early
+            stopping is not told of.
+
+        Raises
+        ------
+        NonFiniteLossError
+            When the loss is no number.
         """
         loss = measure_loss(
             self.model,
             self.processing_class,
             self.eval_dataset,
-            should_stop=self.should_stop,
+            self.args.per_device_train_batch_size,
+            self.should_stop,
         )
-        metrics = {"eval_loss": math.inf if math.isnan(loss) else loss}
+        if math.isnan(loss) and self.should_stop():
+            return {"eval_loss": math.inf}
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(
+                f"the validation loss is {loss} at step {self.state.global_step}: look "
+                "for faulty rows in validation, or lower the learning rate"
+            )
+        metrics = {"eval_loss": loss}
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, metrics
         )
@@ -122,9 +130,10 @@ class CheckedTrainer(Trainer):
                 "no weight takes gradients; attach an adapter, or load the saved one "
                 "with is_trainable=True",
             )
-        kept = [weight.detach().clone() for weight in weights]
+        # Not on the GPU, which has to hold no more here than in training.
+        kept = [weight.detach().to("cpu", copy=True) for weight in weights]
         rows = self.train_dataset[: self.args.per_device_train_batch_size]
-        batch = self.data_collator(rows).to(self.model.device)
+        batch = self._prepare_inputs(self.data_collator(rows))
 
         def _give_loss() -> torch.Tensor:
             with torch.autocast(self.model.device.type, dtype=pick_dtype()):
@@ -163,7 +172,7 @@ class CheckedTrainer(Trainer):
 
     def training_step(self, model: Any, inputs: Any, *args: Any) -> torch.Tensor:
         """
-        Take one pass, and raise `NonFiniteLossError` when its loss is no number.
+        Take one pass, and raise when it gives no loss.
 
         Parameters
         ----------
@@ -178,8 +187,27 @@ class CheckedTrainer(Trainer):
         -------
         torch.Tensor
             The loss.
+
+        Raises
+        ------
+        NonFiniteLossError
+            When it is no number.
+        MemoryError
+            When memory runs out after the first step: with weights that have moved,
+            the run cannot begin again with a smaller batch.
         """
-        loss = super().training_step(model, inputs, *args)
+        try:
+            loss = super().training_step(model, inputs, *args)
+        except RuntimeError as error:
+            if self.state.global_step > self.first_step and should_reduce_batch_size(
+                error
+            ):
+                raise MemoryError(
+                    f"step {self.state.global_step + 1} does not fit in memory, though "
+                    "others did: something else uses it; free it and resume, or start "
+                    "again with a smaller per_device_train_batch_size"
+                ) from error
+            raise
         self._check_loss(float(loss), inputs)
         return loss
 
@@ -237,9 +265,9 @@ def fit_batch_size(config: RunConfig, train: Callable[[RunConfig], None]) -> Non
     except RuntimeError as error:
         if "No executable batch size" not in str(error):
             raise
+        single = config.change(per_device_train_batch_size=1)
         raise MemoryError(
-            "one row at a time does not fit in memory: set gradient_checkpointing=1, "
-            "then load_in_4bit=True, a smaller max_length, or a smaller model"
+            f"one row at a time does not fit in memory: {name_knobs(single)}"
         ) from error
 
 
@@ -277,7 +305,7 @@ def make_arguments(
     """
     dtype = pick_dtype()
     stops_early = has_validation and config.early_stopping_patience > 0
-    return TrainingArguments(
+    arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=1,  # the plan holds all epochs already
         train_sampling_strategy="sequential",
@@ -304,3 +332,6 @@ def make_arguments(
         report_to="none",
         disable_tqdm=True,
     )
+    # With more in sight, Trainer would multiply the batch by them, and halve the run.
+    arguments._n_gpu = min(arguments.n_gpu, 1)
+    return arguments

@@ -161,6 +161,10 @@ class Run:
         changed = [name for name in now if now[name] != saved["config"].get(name)]
         if saved["train_sha256"] != hash_rows(self.train):
             changed.append("the training data")
+        # The best loss so far, which patience compares with, is of the old rows.
+        was, patient = saved["validation_sha256"], self.config.early_stopping_patience
+        if patient and was != hash_rows(self.validation):
+            changed.append("the validation data")
         if changed:
             raise ValueError(
                 f"cannot resume: {', '.join(changed)} differs from the run in "
@@ -186,14 +190,13 @@ class Run:
                 if not stopped:
                     self._save()
                 progress.status = "stopped" if stopped else "finished"
+                effect = progress.effect
                 record |= {
                     "status": progress.status,
                     "steps": progress.step,
                     "tokens_per_s": round(progress.tokens_per_s, 1),
                     # JSON has no NaN.
-                    "adapter_effect": None
-                    if math.isnan(progress.effect)
-                    else progress.effect,
+                    "adapter_effect": None if math.isnan(effect) else effect,
                     "history": progress.history,
                 }
         except BaseException as error:
@@ -224,7 +227,9 @@ class Run:
             self.model.device.type,
             has_validation=bool(self.validation),
         )
-        attention = self.model.config._attn_implementation
+        # The pull to the base needs to know where rows end: they are padded then.
+        attention = "" if config.kl_weight else self.model.config._attn_implementation
+        is_soft = models.has_soft_prompt(self.model)
         callbacks: list[TrainerCallback] = [_Listener(self)]
         if arguments.load_best_model_at_end:
             callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
@@ -234,12 +239,13 @@ class Run:
             train_dataset=rows,
             eval_dataset=self.validation or None,
             processing_class=self.tokenizer,
-            data_collator=make_collator(self.tokenizer, attention),
+            data_collator=make_collator(self.tokenizer, attention, is_soft),
             callbacks=callbacks,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.bad_batch_file = self.folder / "bad_batch.json"
         trainer.kl_weight, trainer.should_stop = config.kl_weight, self._stop.is_set
+        trainer.first_step = progress.first_step
         if not checkpoint:
             trainer.try_first_step()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -279,10 +285,8 @@ class _Listener(TrainerCallback):
         progress.step = state.global_step
         rows_per_step = run.config.rows_per_step
         begin = (state.global_step - 1) * rows_per_step
-        progress.n_tokens += sum(
-            len(row["input_ids"])
-            for row in kwargs["train_dataloader"].dataset[begin : begin + rows_per_step]
-        )
+        rows = kwargs["train_dataloader"].dataset[begin : begin + rows_per_step]
+        progress.n_tokens += sum(len(row["input_ids"]) for row in rows)
         progress.history.append({"step": state.global_step})
         if run.validation and state.global_step >= progress.n_steps:
             control.should_evaluate = True

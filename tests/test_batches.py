@@ -93,6 +93,16 @@ def test_rows_are_padded_on_the_left_and_padding_is_out_of_the_loss(
     ]
 
 
+def test_a_soft_prompt_is_not_parted_from_the_text_by_padding(tokenizer):
+    side = tokenizer.padding_side
+    collate = make_collator(tokenizer, is_soft=True)
+    batch = collate([dict(row) for row in TWO_ROWS])
+    pad = tokenizer.pad_token_id
+    assert batch["input_ids"][1].tolist() == [1, 60] + [pad] * 30
+    assert batch["labels"][1].tolist() == [-100, 60] + [-100] * 30
+    assert tokenizer.padding_side == side
+
+
 @pytest.mark.parametrize("attention", ["flash_attention_2", "flash_attention_3"])
 def test_rows_are_joined_end_to_end_where_attention_keeps_them_apart(
     attention, tokenizer
@@ -162,6 +172,18 @@ def test_measuring_can_be_broken_off(tokenizer, five_rows):
 def test_measuring_the_loss_of_no_rows_is_refused_with_a_reason(tokenizer):
     with pytest.raises(ValueError, match="row"):
         measure_loss(Biased(), tokenizer, [])
+    prompt = {"input_ids": [1, 5, 6], "labels": [IGNORE_INDEX] * 3}
+    with pytest.raises(ValueError, match="supervised tokens"):
+        measure_loss(Biased(), tokenizer, [prompt])
+
+
+def test_a_batch_with_nothing_supervised_adds_nothing_to_the_loss(tokenizer):
+    rows = [
+        {"input_ids": [1, 5, 6], "labels": [IGNORE_INDEX] * 3},
+        {"input_ids": [1, 5, 6, 7], "labels": [IGNORE_INDEX, 5, 6, 7]},
+    ]
+    alone = measure_loss(Biased(), tokenizer, rows[1:], 1)
+    assert measure_loss(Biased(), tokenizer, rows, 1) == alone > 0
 
 
 # --- what a run was trained on ---------------------------------------------------

@@ -116,6 +116,10 @@ def test_what_lies_on_the_right_side_of_a_limit_is_taken(field, value):
             "set kl_weight=0",
         ),
         ({"method": "lora", "learning_rate": 0.5}, "lora never trains above 0.1"),
+        (
+            {"method": "prefix", "gradient_checkpointing": 2},
+            "set gradient_checkpointing=0, or choose another method",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, said):
@@ -140,6 +144,12 @@ def test_steps_are_counted_by_the_effective_batch(epochs, max_steps, steps):
     # Twenty rows, six a step: 3.3 steps an epoch.
     assert config.rows_per_step == 6
     assert config.count_steps(20) == steps
+
+
+def test_layer_names_may_come_as_a_list_as_peft_has_them():
+    settings = RunConfig(target_modules=["q_proj", "v_proj"])
+    assert settings == RunConfig(target_modules=("q_proj", "v_proj"))
+    assert hash(settings)
 
 
 def test_a_field_that_does_not_exist_is_refused():

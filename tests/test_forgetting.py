@@ -274,6 +274,29 @@ def test_kl_of_a_new_adapter_is_0_and_of_a_changed_one_is_not(
     assert measure_kl(model, tokenizer, five_rows) == kl  # the adapter is on again
 
 
+def test_kl_of_a_soft_prompt_is_over_the_rows_own_places(
+    tiny_model, tokenizer, five_rows
+):
+    from peft import PromptTuningConfig, get_peft_model
+
+    settings = PromptTuningConfig(num_virtual_tokens=3, task_type="CAUSAL_LM")
+    model = get_peft_model(tiny_model(), settings).eval()
+    with torch.no_grad():  # so that what comes before is heard
+        for weight in model.parameters():
+            weight.mul_(10 if weight.ndim == 2 else 1)
+    row = five_rows[0]
+    ids = torch.tensor([row["input_ids"]])
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        tuned = model(ids).logits[0, 3:].double().softmax(-1)  # after the three
+        with model.disable_adapter():
+            base = model(ids).logits[0].double().softmax(-1)
+    places = [i for i, label in enumerate(row["labels"][1:]) if label == IGNORE_INDEX]
+    found = [float((base[i] * (base[i] / tuned[i]).log()).sum()) for i in places]
+    by_hand = sum(found) / len(found)
+    assert by_hand > 0.01
+    assert measure_kl(model, tokenizer, [row]) == pytest.approx(by_hand, rel=0.05)
+
+
 def test_kl_without_an_adapter_or_without_a_prompt_is_refused(
     tiny_model, tokenizer, five_rows
 ):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ftlib import memory
-from ftlib.config import METHODS, WHOLE, WREN, RunConfig
+from ftlib.config import METHODS, WHOLE, WREN, RunConfig, name_knobs
 
 WREN_SHAPE = memory.load_architecture(WREN)
 QWEN_8B = memory.load_architecture("Qwen/Qwen3-8B")
@@ -182,6 +182,8 @@ def test_fifty_megabytes_alive_in_a_step_are_measured(monkeypatch):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("every", [0, 1])
 def test_the_estimate_is_near_the_measured_peak_for_each_method(method, every):
+    if method == "prefix" and every:
+        pytest.skip("refused by RunConfig: the layers would lose their prefix")
     config = make_config(
         method=method,
         # On a CPU, PEFT's IA3 in 4 bits makes copies that are not estimated.
@@ -223,7 +225,7 @@ def test_where_not_one_row_fits_the_knobs_are_named_in_order():
         "a smaller r",
         "a smaller model",
     ]
-    knobs = memory.name_knobs(make_config(method="full", load_in_4bit=False))
+    knobs = name_knobs(make_config(method="full", load_in_4bit=False))
     assert "an adapter method such as lora" in knobs
     assert "load_in_4bit" not in knobs
 

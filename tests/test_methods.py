@@ -6,6 +6,7 @@ import warnings
 import peft
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from ftlib import generation, methods, models, schema
 from ftlib.config import METHODS, WHOLE
@@ -35,11 +36,11 @@ has_shadow = hasattr(peft, "ShadowConfig")
 def make_tuned(tiny_model, wren_config):
     """What makes a tiny model ready by a method, its trained weights shifted."""
 
-    def make(method, shift=0.0, **changes):
+    def make(method, shift=0.0, base=None, **changes):
         if method == "shadow" and not has_shadow:
             pytest.skip("this PEFT has no ShadowConfig")
         config = wren_config.change(method=method, load_in_4bit=False, **changes)
-        model = models.make_trainable(tiny_model(), config)
+        model = models.make_trainable(base or tiny_model(), config)
         torch.manual_seed(1)
         with torch.no_grad():
             for weight in model.parameters():
@@ -59,6 +60,21 @@ def test_each_method_trains_as_many_parameters_as_counted_by_hand(method, make_t
     assert count_trained(make_tuned(method)) == TRAINED[method]
 
 
+def test_the_last_layers_of_a_model_of_another_shape_are_refused_by_name(wren_config):
+    shape = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=50)
+    config = wren_config.change(method="last_layers", load_in_4bit=False)
+    with pytest.raises(ValueError, match="of GPT2LMHeadModel are the last .* choose"):
+        models.make_trainable(GPT2LMHeadModel(shape), config)
+    whole = models.make_trainable(GPT2LMHeadModel(shape), config.change(method="full"))
+    assert all(weight.requires_grad for weight in whole.parameters())
+
+
+def test_float16_norms_are_refused_for_they_cannot_be_trained(make_tuned, monkeypatch):
+    monkeypatch.setattr(models, "pick_dtype", lambda: torch.float16)
+    with pytest.raises(ValueError, match="ln_tuning .* choose another method"):
+        make_tuned("ln_tuning")
+
+
 def test_full_fine_tuning_trains_the_embeddings_too(make_tuned, tokenizer):
     assert count_trained(make_tuned("full")) == 18_656 + 32 * len(tokenizer)
 
@@ -67,12 +83,12 @@ def test_full_fine_tuning_trains_the_embeddings_too(make_tuned, tokenizer):
 def test_a_method_that_attaches_leaves_every_weight_of_the_base_frozen(
     method, make_tuned, tiny_model
 ):
-    trained = {id(p) for p in make_tuned(method).parameters() if p.requires_grad}
-    model = make_tuned(method)
-    base = {name for name, _ in tiny_model().named_parameters()}
-    names = {n for n, p in model.named_parameters() if p.requires_grad}
+    base = tiny_model()
+    weights = {id(weight) for weight in base.parameters()}
+    tuned = make_tuned(method, base=base)
+    trained = {id(weight) for weight in tuned.parameters() if weight.requires_grad}
     assert trained
-    assert not {name.removeprefix("base_model.model.") for name in names} & base
+    assert not trained & weights
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -70,6 +70,16 @@ def test_each_turn_of_the_assistant_is_supervised_with_its_end_token(tokenizer):
     ]
 
 
+def test_a_conversation_that_the_assistant_opens_is_checked_like_others(tokenizer):
+    messages = [
+        {"role": "assistant", "content": "How can I help?"},
+        {"role": "user", "content": "Weather?"},
+        {"role": "assistant", "content": "Sunny."},
+    ]
+    row = encode_example({"messages": messages}, tokenizer)
+    assert find_problems([row], [{"messages": messages}], tokenizer, 512) == []
+
+
 def test_a_tools_words_are_not_supervised(tokenizer):
     messages = [
         {"role": "user", "content": "Weather?"},

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ftlib import models, training
+from ftlib import models, trainer, training
 from ftlib.batches import measure_loss, plan_rows
 from ftlib.models import NoEffectError, prove_adapter
 from ftlib.schema import IGNORE_INDEX
@@ -142,7 +142,58 @@ def test_what_does_not_fit_is_trained_in_smaller_passes(make_run, monkeypatch):
     assert (progress.status, progress.step, progress.batch_size) == ("finished", 2, 2)
 
 
+def test_what_no_longer_fits_after_the_first_step_ends_the_run(make_run, monkeypatch):
+    forward = CheckedTrainer.compute_loss
+
+    def run_out(self, *args, **kwargs):
+        if self.state.global_step == 2:
+            raise RuntimeError("CUDA out of memory.")
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(CheckedTrainer, "compute_loss", run_out)
+    run = make_run(per_device_train_batch_size=4, max_steps=4)
+    with pytest.raises(MemoryError, match="step 3 does not fit .* start again with a"):
+        run.start().wait()
+    # With weights that have moved, nothing was begun again.
+    assert [row["step"] for row in run.progress.history] == [1, 2]
+
+
 # --- early stopping ----------------------------------------------------------------
+
+
+def test_stopping_while_it_validates_is_no_validation_without_a_better_loss(
+    make_run, monkeypatch
+):
+    def stop(model, tokenizer, rows, batch_size, should_stop):
+        if len(run.progress.history) == 4:
+            run.stop()
+        return math.nan if should_stop() else 1.0
+
+    monkeypatch.setattr(trainer, "measure_loss", stop)
+    run = make_run(max_steps=20, early_stopping_patience=2)
+    run.start().wait()
+    states = sorted(run.folder.glob("checkpoints/*/trainer_state.json"))
+    callbacks = read_json(states[-1])["stateful_callbacks"]
+    patience = callbacks["EarlyStoppingCallback"]["attributes"]
+    assert run.progress.status == "stopped"
+    assert patience["early_stopping_patience_counter"] == 0
+
+
+def test_a_validation_loss_that_is_no_number_ends_the_run(make_run, monkeypatch):
+    monkeypatch.setattr(trainer, "measure_loss", lambda *args: math.nan)
+    with pytest.raises(NonFiniteLossError, match="validation loss is nan at step 2"):
+        make_run().start().wait()
+
+
+def test_patience_cannot_be_resumed_with_other_validation_rows(make_run, five_rows):
+    run = make_run(max_steps=40, early_stopping_patience=9)
+    run.start()
+    wait_until(lambda: run.progress.step >= 4)
+    run.stop()
+    run.wait()
+    other = make_run(max_steps=40, early_stopping_patience=9, validation=five_rows[3:])
+    with pytest.raises(ValueError, match="the validation data differs"):
+        other.start(resume=True)
 
 
 def test_a_run_stops_early_and_keeps_its_best_weights(make_run, five_rows):
@@ -166,7 +217,8 @@ def test_a_run_stops_early_and_keeps_its_best_weights(make_run, five_rows):
     assert progress.best_step == min(losses, key=losses.get)
     # Three measurements, of every second step, after the best one.
     assert progress.step == progress.best_step + 6
-    kept = measure_loss(run.model, run.tokenizer, five_rows[2:])
+    n_rows = run.config.per_device_train_batch_size
+    kept = measure_loss(run.model, run.tokenizer, five_rows[2:], n_rows)
     assert kept == pytest.approx(losses[progress.best_step], rel=1e-4)
     assert losses[progress.step] > kept + 0.01
 

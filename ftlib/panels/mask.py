@@ -5,8 +5,9 @@ from typing import Any
 
 import ipywidgets as widgets
 
+from ftlib.batches import Row
 from ftlib.config import RunConfig
-from ftlib.faults import FAULTS_IN_ROWS, Row, Setup
+from ftlib.faults import FAULTS_IN_ROWS, Setup
 from ftlib.panels.layout import fix_size, frame
 from ftlib.schema import Example, make_safe
 from ftlib.tokens import find_problems, show_mask

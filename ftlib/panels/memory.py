@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ftlib.config import METHODS, WREN, RunConfig
+from ftlib.config import METHODS, WREN, RunConfig, name_knobs
 from ftlib.panels.layout import fix_size
 from ftlib.reporting import show_table
 from ftlib.schema import make_safe
@@ -122,7 +122,7 @@ class MemoryPanel(widgets.VBox):
 
     def _show(self) -> None:
         """Show what the settings take as they stand, or what is wrong with them."""
-        from ftlib.memory import CARDS, estimate_memory, load_architecture, name_knobs
+        from ftlib.memory import CARDS, estimate_memory, load_architecture
 
         card = self.card.value
         n_bytes, device = CARDS[card], "cpu" if card == "my laptop" else "cuda"

@@ -32,7 +32,8 @@ def answer_at_scale(
     prompts : sequence of sequence of Message, length n_prompts
         Each a conversation that waits for the assistant.
     alpha : float
-        From 0, the base model, to 1, the adapter as it was trained.
+        From 0, the base model (for DoRA, but for its magnitudes), to 1, the adapter as
+        it was trained.
     max_new_tokens : int
         The longest answer, in tokens.
 

@@ -39,9 +39,10 @@ FIELDS = ("owner", "severity", "action")
 N_TRAIN, N_TEST, N_PROBES = 600, 150, 60
 GIVEN = {"num_train_epochs": 2, "load_in_4bit": False}
 GENTLE: dict[str, Any] = {"r": 64, "lora_alpha": 256, "kl_weight": 2.0}
-# Chosen with seed 2 on probes 60 to 180 and alerts of validation, which no run is
-# judged on: half the rate and twice the replay keep the sums, which the other loses.
-GENTLER = GENTLE | {"learning_rate": 1e-3, "num_train_epochs": 3}
+# Chosen with seeds 1 and 2 on probes after the 60th and on alerts of validation, by
+# which no run is judged: a smaller rate, more replay and a stronger pull keep the sums,
+# which are lost first.
+GENTLER = GENTLE | {"learning_rate": 1e-3, "num_train_epochs": 4, "kl_weight": 8.0}
 RUNS: dict[str, dict[str, Any]] = {
     "careless": {},
     "lower rate": {"learning_rate": 2e-3},
