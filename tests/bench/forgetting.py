@@ -47,7 +47,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "careless": {},
     "lower rate": {"learning_rate": 2e-3},
     "lower rank": {"r": 2, "lora_alpha": 8},
-    "early stop": {"num_train_epochs": 1},
+    "half the epochs": {"num_train_epochs": 1},
     "orthogonal (OSF)": {"learning_rate": 1e-3, "method": "full"},
     "full fine-tuning": {"learning_rate": 1e-3, "method": "full"},
     "replay 1 %": {"replay": 0.01},
