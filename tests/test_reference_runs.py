@@ -5,6 +5,8 @@ Each finding must hold for seeds 0, 1 and 2; `data/reference_runs` is what the b
 of tests/bench wrote, and is not made again here.
 """
 
+import importlib
+
 import pytest
 
 from ftlib import store
@@ -109,3 +111,11 @@ def test_alike_alerts_wrong_labels_and_wrong_rates_cost_more_than_a_seed_does(se
         assert end(arm, seed) > steady, arm
     for arm in ("noise_10", "noise_20", "noise_40"):
         assert end(arm, seed) > clean, arm
+
+
+BENCHES = sorted(path.stem for path in (ROOT / "tests" / "bench").glob("[a-z]*.py"))
+
+
+@pytest.mark.parametrize("name", BENCHES)
+def test_each_bench_finds_what_it_imports(name):
+    assert callable(importlib.import_module(f"tests.bench.{name}").main)

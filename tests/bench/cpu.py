@@ -27,9 +27,17 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # before any library reads it
 import torch
 from transformers import PrinterCallback, TrainerCallback, get_scheduler
 
-from ftlib import batches, generation, models, schema, store, tokens, training
+from ftlib import (
+    batches,
+    generation,
+    lesson,
+    models,
+    schema,
+    store,
+    tokens,
+    training,
+)
 from ftlib.config import RunConfig
-from tests.bench.seeds import make_examples
 
 RESULT = store.RUNS / "bench" / "cpu.json"
 SKIP = 5  # first steps, in which memory and threads are set up
@@ -119,7 +127,10 @@ def measure_training(n_steps: int, n_rounds: int) -> dict[str, float]:
     )
     tokenizer = models.load_tokenizer(config)
     size = config.per_device_train_batch_size
-    rows = [tokens.encode_example(e, tokenizer) for e in make_examples("train", 304)]
+    rows = [
+        tokens.encode_example(e, tokenizer)
+        for e in lesson.make_triage_examples("train", 304)
+    ]
     lengths = [len(row["input_ids"]) for row in rows]
     plan = batches.plan_rows(lengths, size, n_steps * size, config.seed)
     planned = [rows[i] for i in plan]
@@ -144,7 +155,10 @@ def measure_answering(n_prompts: int, n_tokens: int) -> dict[str, float]:
     """Give the answers a second, batched and one by one, of `n_tokens` tokens each."""
     config = RunConfig.for_profile("laptop")
     model, tokenizer = models.load_base(config), models.load_tokenizer(config)
-    prompts = [schema.split_prompt(e)[0] for e in make_examples("test", n_prompts)]
+    prompts = [
+        schema.split_prompt(e)[0]
+        for e in lesson.make_triage_examples("test", n_prompts)
+    ]
     # What ends an answer here is never said, so that all get equally long.
     endless = copy.deepcopy(tokenizer)
     endless.eos_token = "<|tool|>"

@@ -20,9 +20,18 @@ from dataclasses import replace
 
 import torch
 
-from ftlib import leakage, models, redaction, schema, scoring, store, tokens, training
+from ftlib import (
+    leakage,
+    lesson,
+    models,
+    redaction,
+    schema,
+    scoring,
+    store,
+    tokens,
+    training,
+)
 from ftlib.config import ROOT, RunConfig
-from tests.bench.seeds import make_examples
 
 RESULT = ROOT / "data" / "reference_runs" / "leakage_cpu.json"
 SETTINGS = {"load_in_4bit": False, "save_steps": 10_000}
@@ -46,7 +55,10 @@ def measure(
     planted = [c for c in canaries if c.repeats]
     if arm == "redacted":
         planted = [hide(c) for c in planted]
-    examples = [*make_examples("train", N_ALERTS), *leakage.plant(planted)]
+    examples = [
+        *lesson.make_triage_examples("train", N_ALERTS),
+        *leakage.plant(planted),
+    ]
     if arm == "deduplicated":
         examples = list({json.dumps(e): e for e in examples}.values())
     rows = [tokens.encode_example(e, tokenizer) for e in examples]
