@@ -666,7 +666,8 @@ class MemoryWatch:
         status = Path(f"/proc/{pid}/status")
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
-            while not self._ended.wait(SAMPLE_SECONDS):
+            ended = False
+            while not ended:  # a look at the least, however short the lesson
                 total = 0
                 for each in [process, *process.children(recursive=True)]:
                     with contextlib.suppress(psutil.Error):
@@ -675,6 +676,7 @@ class MemoryWatch:
                 # Linux remembers the peak that fell between two samples.
                 with contextlib.suppress(OSError):
                     self.peak = max(self.peak, _read_peak(status.read_text()))
+                ended = self._ended.wait(SAMPLE_SECONDS)
 
 
 def _read_peak(status: str) -> int:

@@ -155,7 +155,8 @@ def test_max_steps_is_said_to_rule_over_epochs():
 
 def test_contradicting_knobs_are_refused_in_a_sentence(panel, run):
     panel.knobs["learning_rate"].value = 5.0
-    assert panel.note.value == "learning_rate is 5.0: LoRA trains at 1e-5 to 1e-2"
+    refused = "learning_rate is 5.0: lora never trains above 0.1"
+    assert panel.note.value == f"{refused}; LoRA likes 1e-5 to 1e-2"
     assert enabled(panel) == set()
     panel.buttons["Start"].click()
     assert run.calls == []

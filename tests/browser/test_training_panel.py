@@ -147,7 +147,7 @@ def test_stop_ends_the_run_and_resume_goes_on(lab, page):
 
     output.get_by_label("Learning rate", exact=True).fill("5")
     output.get_by_label("Learning rate", exact=True).press("Tab")
-    playwright.expect(output.get_by_text("LoRA trains at 1e-5 to 1e-2")).to_be_visible()
+    playwright.expect(output.get_by_text("LoRA likes 1e-5 to 1e-2")).to_be_visible()
     assert enabled() == set()
     photograph("5_refused")
 
