@@ -99,7 +99,7 @@ class MemoryPanel(widgets.VBox):
         )
         self.message = widgets.HTML(layout=fix_size("98%", "64px"))
         self.image = widgets.Image(value=draw_memory({}, 1), width=640, height=200)
-        self.table = widgets.HTML(layout=fix_size("280px", "330px"))
+        self.table = widgets.HTML(layout=fix_size("300px", "410px"))
         controls = widgets.HBox([*self.knobs.values(), self.card])
         shown = widgets.HBox([self.image, self.table])
         controls.layout.flex_flow = shown.layout.flex_flow = "row wrap"
