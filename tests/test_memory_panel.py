@@ -135,4 +135,4 @@ def test_every_control_has_a_label_and_nothing_can_jump(estimates):
     assert all(control.layout.height for control in controls)
     assert (panel.image.width, panel.image.height) == ("640", "200")
     assert panel.message.layout.height == "64px"
-    assert panel.table.layout.height == "330px"
+    assert panel.table.layout.height == "410px"
