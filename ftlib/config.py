@@ -286,7 +286,8 @@ def name_knobs(config: RunConfig) -> str:
     whole = config.method in WHOLE
     knobs = {
         "a smaller batch": config.per_device_train_batch_size > 1,
-        "gradient_checkpointing=1": config.gradient_checkpointing != 1,
+        "gradient_checkpointing=1": config.gradient_checkpointing != 1
+        and config.method != "prefix",
         "an adapter method such as lora": whole,
         "load_in_4bit=True": not config.load_in_4bit and not whole,
         "a smaller max_length": True,

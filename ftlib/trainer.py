@@ -170,9 +170,41 @@ class CheckedTrainer(Trainer):
                 f"{before:.2f} to {after:.2f}; divide it by 10",
             )
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """
+        Train, and end where memory runs out once weights have moved.
+
+        Parameters
+        ----------
+        *args, **kwargs
+            As transformers takes them.
+
+        Returns
+        -------
+        transformers.trainer_utils.TrainOutput
+            What transformers gives.
+
+        Raises
+        ------
+        MemoryError
+            When memory runs out after the first step, in training or in validation:
+            the run cannot begin again with a smaller batch then.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except RuntimeError as error:
+            n_steps = self.state.global_step
+            if n_steps <= self.first_step or not should_reduce_batch_size(error):
+                raise
+            raise MemoryError(
+                f"what follows step {n_steps} does not fit in memory, though others "
+                "did: something else uses it; free it and resume, or start again with "
+                "a smaller per_device_train_batch_size"
+            ) from error
+
     def training_step(self, model: Any, inputs: Any, *args: Any) -> torch.Tensor:
         """
-        Take one pass, and raise when it gives no loss.
+        Take one pass, and raise `NonFiniteLossError` when its loss is no number.
 
         Parameters
         ----------
@@ -192,22 +224,8 @@ class CheckedTrainer(Trainer):
         ------
         NonFiniteLossError
             When it is no number.
-        MemoryError
-            When memory runs out after the first step: with weights that have moved,
-            the run cannot begin again with a smaller batch.
         """
-        try:
-            loss = super().training_step(model, inputs, *args)
-        except RuntimeError as error:
-            if self.state.global_step > self.first_step and should_reduce_batch_size(
-                error
-            ):
-                raise MemoryError(
-                    f"step {self.state.global_step + 1} does not fit in memory, though "
-                    "others did: something else uses it; free it and resume, or start "
-                    "again with a smaller per_device_train_batch_size"
-                ) from error
-            raise
+        loss = super().training_step(model, inputs, *args)
         self._check_loss(float(loss), inputs)
         return loss
 

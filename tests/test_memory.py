@@ -228,6 +228,9 @@ def test_where_not_one_row_fits_the_knobs_are_named_in_order():
     knobs = name_knobs(make_config(method="full", load_in_4bit=False))
     assert "an adapter method such as lora" in knobs
     assert "load_in_4bit" not in knobs
+    # What a method refuses, or does not use, is no advice.
+    assert "gradient_checkpointing" not in name_knobs(make_config(method="prefix"))
+    assert "smaller r" not in name_knobs(make_config(method="ia3"))
 
 
 def test_an_8b_model_fits_a_4090_in_4_bits_and_not_in_16():

@@ -136,6 +136,23 @@ def test_a_rate_that_ruins_the_first_batch_is_refused_and_a_usual_one_is_not(
 # --- the base model's pull ---------------------------------------------------------
 
 
+def reckon_divergence(model, rows):
+    """By hand: one row and one place at a time, in probabilities, the last places."""
+    divergences = []
+    for row in rows:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad():
+            # A soft prompt's own guesses come before those at the row's places.
+            ours = model(ids).logits[0].double().softmax(-1)[-ids.shape[1] :]
+            with model.disable_adapter():
+                base = model(ids).logits[0].double().softmax(-1)
+        for place, label in enumerate(row["labels"][1:]):
+            if label == IGNORE_INDEX:
+                ratio = (base[place] / ours[place]).log()
+                divergences.append(float((base[place] * ratio).sum()))
+    return sum(divergences) / len(divergences)
+
+
 def test_the_pull_to_the_base_is_the_divergence_on_the_prompts(
     make_trainer, five_rows, tokenizer
 ):
@@ -149,19 +166,7 @@ def test_the_pull_to_the_base_is_the_divergence_on_the_prompts(
     plain = float(made.compute_loss(made.model, dict(batch)))
     made.kl_weight = 3.0
     pulled = float(made.compute_loss(made.model, dict(batch)))
-    # By hand: one row and one place at a time, in probabilities.
-    divergences = []
-    for row in five_rows[:2]:
-        ids = torch.tensor([row["input_ids"]])
-        with torch.no_grad():
-            ours = made.model(ids).logits[0].double().softmax(-1)
-            with made.model.disable_adapter():
-                base = made.model(ids).logits[0].double().softmax(-1)
-        for place, label in enumerate(row["labels"][1:]):
-            if label == IGNORE_INDEX:
-                ratio = (base[place] / ours[place]).log()
-                divergences.append(float((base[place] * ratio).sum()))
-    wanted = 3.0 * sum(divergences) / len(divergences)
+    wanted = 3.0 * reckon_divergence(made.model, five_rows[:2])
     assert wanted > 0.01
     assert pulled - plain == pytest.approx(wanted, rel=1e-3)
 
@@ -179,19 +184,7 @@ def test_the_pull_leaves_a_soft_prompts_own_tokens_out(
         float(made.compute_loss(made.model, dict(batch)))
         for made.kl_weight in (0.0, 1.0)
     )
-    # By hand: of the tuned model's guesses, those of the row's own places come last.
-    divergences = []
-    for row in five_rows[:2]:
-        ids = torch.tensor([row["input_ids"]])
-        with torch.no_grad():
-            ours = made.model(ids).logits[0].double().softmax(-1)[-ids.shape[1] :]
-            with made.model.disable_adapter():
-                base = made.model(ids).logits[0].double().softmax(-1)
-        for place, label in enumerate(row["labels"][1:]):
-            if label == IGNORE_INDEX:
-                ratio = (base[place] / ours[place]).log()
-                divergences.append(float((base[place] * ratio).sum()))
-    wanted = sum(divergences) / len(divergences)
+    wanted = reckon_divergence(made.model, five_rows[:2])
     assert wanted > 0.01
     assert pulled - plain == pytest.approx(wanted, rel=1e-3)
 

@@ -142,17 +142,20 @@ def test_what_does_not_fit_is_trained_in_smaller_passes(make_run, monkeypatch):
     assert (progress.status, progress.step, progress.batch_size) == ("finished", 2, 2)
 
 
-def test_what_no_longer_fits_after_the_first_step_ends_the_run(make_run, monkeypatch):
-    forward = CheckedTrainer.compute_loss
+@pytest.mark.parametrize("where", ["compute_loss", "evaluate"])
+def test_what_no_longer_fits_after_the_first_step_ends_the_run(
+    where, make_run, monkeypatch
+):
+    before = getattr(CheckedTrainer, where)
 
     def run_out(self, *args, **kwargs):
         if self.state.global_step == 2:
             raise RuntimeError("CUDA out of memory.")
-        return forward(self, *args, **kwargs)
+        return before(self, *args, **kwargs)
 
-    monkeypatch.setattr(CheckedTrainer, "compute_loss", run_out)
+    monkeypatch.setattr(CheckedTrainer, where, run_out)
     run = make_run(per_device_train_batch_size=4, max_steps=4)
-    with pytest.raises(MemoryError, match="step 3 does not fit .* start again with a"):
+    with pytest.raises(MemoryError, match="step 2 does not fit .* start again with a"):
         run.start().wait()
     # With weights that have moved, nothing was begun again.
     assert [row["step"] for row in run.progress.history] == [1, 2]

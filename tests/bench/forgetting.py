@@ -106,7 +106,7 @@ def tune(
 ) -> None:
     """Train the model on the examples."""
     rows = [tokens.encode_example(example, tokenizer) for example in examples]
-    folder = store.RUNS / "bench" / "forgetting" / f"{name}_{config.seed}"
+    folder = store.RUNS / "bench" / "forgetting" / f"{_spell(name)}_{config.seed}"
     training.fine_tune(model, tokenizer, rows, [], config, folder)
 
 
