@@ -16,7 +16,6 @@ from typing import Any
 import psutil
 import torch
 from peft import get_peft_model
-from peft.helpers import disable_input_dtype_casting
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
 from torch.profiler import ProfilerActivity, profile
@@ -120,9 +119,7 @@ def estimate_memory(
     plain = config.change(
         gradient_checkpointing=0, gradient_accumulation_steps=1, learning_rate=1e-5
     )
-    two, three = (
-        _rehearse(type(architecture), text, plain, device_type, n) for n in (2, 3)
-    )
+    two, three = (_rehearse(type(architecture), text, plain, n) for n in (2, 3))
     n_layers, every = architecture.num_hidden_layers, config.gradient_checkpointing
     whole = {p: two[p] + (n_layers - 2) * (three[p] - two[p]) for p in two}
     layer, inputs, wide = three["kept"] - two["kept"], three["input"], three["wide"]
@@ -154,7 +151,6 @@ def _rehearse(
     kind: type[PretrainedConfig],
     text: str,
     config: RunConfig,
-    device_type: str,
     n_layers: int,
 ) -> dict[str, int]:
     """Count the bytes of a model of `n_layers`, and what its forward pass keeps."""
@@ -192,11 +188,9 @@ def _rehearse(
             blocks = [math.ceil(n / 64) for n in packed]
             numbers = sum(math.ceil(n / 256) + 16 + 256 + 1 for n in blocks)
             counts["constants"] = sum(blocks) + 4 * numbers
-        # On a GPU, PEFT's 4-bit layers take their input as it is, not a copy each.
-        shares_input = device_type == "cuda" and config.load_in_4bit
         with (
             FakeTensorMode(allow_non_fake_inputs=True),
-            disable_input_dtype_casting(model, shares_input),
+            models.share_inputs(model),  # as `trainer.CheckedTrainer` does
         ):
             return counts | _count_kept(model.to_empty(device="cpu").train(), config)
 

@@ -6,17 +6,20 @@ import os
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import parse_flag_from_env
 from peft import (
+    LoraConfig,
     PeftModel,
     PromptTuningConfig,
     get_peft_model,
     get_peft_model_state_dict,
 )
+from peft.helpers import disable_input_dtype_casting
 from peft.utils import load_peft_weights
 from transformers import (
     AutoModelForCausalLM,
@@ -27,6 +30,8 @@ from transformers import (
 )
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ftlib.archives import refuse_unsafe
+from ftlib.colab import load_from_hub
 from ftlib.config import WHOLE, RunConfig
 from ftlib.methods import LAST_LAYERS, make_peft_config
 from ftlib.store import hash_file
@@ -43,9 +48,11 @@ def pick_device() -> torch.device:
     Returns
     -------
     torch.device
-        Where models go.
+        Where models go: of several GPUs, the one that is this process's.
     """
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
 
 
 def pick_dtype() -> torch.dtype:
@@ -107,6 +114,27 @@ def has_soft_prompt(model: Any) -> bool:
     return isinstance(getattr(model, "active_peft_config", None), PromptTuningConfig)
 
 
+def share_inputs(model: Any) -> AbstractContextManager[None]:
+    """
+    Have LoRA layers take their inputs as they are, while training.
+
+    Each would copy its input to float32, its weights' type, and autocast would copy it
+    back: a tenth of a step's time on a CPU, and what autograd keeps of each copy.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model; with no LoRA in it, nothing is changed.
+
+    Returns
+    -------
+    context manager
+        For forward and backward passes under autocast.
+    """
+    is_lora = isinstance(getattr(model, "active_peft_config", None), LoraConfig)
+    return disable_input_dtype_casting(model, is_lora)
+
+
 def release_threads() -> None:
     """
     Let go of this thread's OpenMP workers, before another thread computes.
@@ -153,7 +181,12 @@ def load_tokenizer(config: RunConfig) -> Any:
     ValueError
         When it has no chat template: such a base model was never taught to converse.
     """
-    tokenizer = AutoTokenizer.from_pretrained(config.model, revision=config.revision)
+    tokenizer = load_from_hub(
+        AutoTokenizer.from_pretrained,
+        config.model,
+        revision=config.revision,
+        trust_remote_code=False,
+    )
     if not tokenizer.chat_template:
         raise ValueError(
             f"{config.model} has no chat template: choose an instruction-tuned model, "
@@ -175,22 +208,44 @@ def load_base(config: RunConfig) -> PreTrainedModel:
     -------
     transformers.PreTrainedModel
         In eval mode, on the GPU when there is one.
+
+    Raises
+    ------
+    UnsafeError
+        When its folder holds pickles or code, as `archives.refuse_unsafe` says.
     """
+    ways = ("FSDP", "DEEPSPEED")
+    is_shared = any(parse_flag_from_env(f"ACCELERATE_USE_{way}") for way in ways)
     quantization = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=pick_dtype(),
+        # Only what is of one type can be shared out in pieces.
+        bnb_4bit_quant_storage=pick_dtype() if is_shared else torch.uint8,
     )
-    model = AutoModelForCausalLM.from_pretrained(
-        config.model,
-        revision=config.revision,
+    model = _load_safely(
+        config,
         dtype=pick_dtype(),
         quantization_config=quantization if config.load_in_4bit else None,
         device_map={"": pick_device()},
     )
     keep_gradients_right(model)
     return model.eval()
+
+
+def _load_safely(config: RunConfig, **settings: Any) -> PreTrainedModel:
+    """Load a model of safetensors and of transformers' own code alone."""
+    if Path(config.model).is_dir():
+        refuse_unsafe(config.model)
+    return load_from_hub(
+        AutoModelForCausalLM.from_pretrained,
+        config.model,
+        revision=config.revision,
+        trust_remote_code=False,
+        use_safetensors=True,
+        **settings,
+    )
 
 
 def load_random(config: RunConfig) -> PreTrainedModel:
@@ -208,7 +263,7 @@ def load_random(config: RunConfig) -> PreTrainedModel:
         In float32, all weights trainable.
     """
     set_seed(config.seed)
-    base = AutoModelForCausalLM.from_pretrained(config.model, revision=config.revision)
+    base = _load_safely(config)
     return type(base)(base.config).to(pick_device())
 
 
@@ -336,7 +391,10 @@ def keep_layers(model: PreTrainedModel, every: int) -> None:
 
 
 def load_adapter(
-    config: RunConfig, folder: Any, is_trainable: bool = False
+    config: RunConfig,
+    folder: str | os.PathLike,
+    is_trainable: bool = False,
+    name: str = "default",
 ) -> PeftModel:
     """
     Load the base model of `config` with the saved adapter in `folder`.
@@ -344,11 +402,13 @@ def load_adapter(
     Parameters
     ----------
     config : RunConfig
-        Which base model.
+        Which base model; the one that the adapter's own settings name is not looked at.
     folder : path
         An adapter saved by PEFT.
     is_trainable : bool
         Whether training is to go on from it.
+    name : str
+        What to call it, where there are to be several.
 
     Returns
     -------
@@ -357,17 +417,49 @@ def load_adapter(
 
     Raises
     ------
+    UnsafeError
+        When the folder holds pickles or code, as `archives.refuse_unsafe` says.
     NoEffectError
         When the file's weights have other names than the adapter's: PEFT would leave
         the adapter as it was made, which changes nothing.
     """
+    refuse_unsafe(folder)
     model = load_base(config)
     model.enable_input_require_grads()
     with warnings.catch_warnings():  # what PEFT only warns of is refused below
         warnings.filterwarnings("ignore", "Found missing adapter keys")
-        model = PeftModel.from_pretrained(model, folder, is_trainable=is_trainable)
-    _refuse_other_names(model, folder)
+        model = PeftModel.from_pretrained(
+            model, folder, adapter_name=name, is_trainable=is_trainable
+        )
+    _refuse_other_names(model, folder, name)
     return model
+
+
+def add_adapter(model: PeftModel, folder: str | os.PathLike, name: str) -> None:
+    """
+    Load one more saved adapter into a model; the active one stays.
+
+    Parameters
+    ----------
+    model : peft.PeftModel
+        The base with an adapter.
+    folder : path
+        An adapter saved by PEFT.
+    name : str
+        What to call it.
+
+    Raises
+    ------
+    UnsafeError
+        When the folder holds pickles or code.
+    NoEffectError
+        When the file's weights have other names than the adapter's.
+    """
+    refuse_unsafe(folder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Found missing adapter keys")
+        model.load_adapter(folder, name)
+    _refuse_other_names(model, folder, name)
 
 
 class NoEffectError(RuntimeError):
@@ -428,8 +520,7 @@ def prove_adapter(
         before = logits()
         with model.disable_adapter():
             base = logits()
-        model.load_adapter(folder, "reloaded")
-        _refuse_other_names(model, folder, "reloaded")
+        add_adapter(model, folder, "reloaded")
         model.set_adapter("reloaded")
         after = logits()
     finally:

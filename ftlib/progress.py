@@ -1,7 +1,11 @@
-"""How far a run is: what a panel shows of it and a test reads."""
+"""How far a run is: what a panel shows of it and a test reads, and what it kept."""
 
 import math
+import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
+
+COMPLETE = "complete"  # the file that marks a checkpoint as whole
 
 
 @dataclass
@@ -40,3 +44,28 @@ class Progress:
         if done <= 0:
             return math.nan
         return (self.n_steps - self.step) * self.seconds / done
+
+
+def find_checkpoint(folder: str | Path) -> Path | None:
+    """
+    Give the last whole checkpoint of a run, or None, and remove torn ones.
+
+    A checkpoint is whole when it has the file ``complete``, which is written last.
+
+    Parameters
+    ----------
+    folder : path
+        The run's folder.
+
+    Returns
+    -------
+    Path or None
+        The checkpoint's folder.
+    """
+    found = {}
+    for path in (Path(folder) / "checkpoints").glob("checkpoint-*"):
+        if (path / COMPLETE).exists():
+            found[int(path.name.split("-")[-1])] = path
+        else:
+            shutil.rmtree(path)
+    return found[max(found)] if found else None

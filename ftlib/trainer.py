@@ -1,18 +1,23 @@
 """The trainer: transformers' own, its arguments, and what it must not do in silence."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import find_executable_batch_size
+from accelerate import PartialState
+from accelerate.utils import find_executable_batch_size, gather_object
 from accelerate.utils.memory import should_reduce_batch_size
+from peft import PeftModel
 from transformers import Trainer, TrainingArguments
 
+from ftlib import models
 from ftlib.batches import measure_loss, sum_kl
 from ftlib.config import RunConfig, name_knobs
 from ftlib.models import pick_dtype
+from ftlib.scale import share_batch
 from ftlib.schema import IGNORE_INDEX, PreflightError, Problem
 from ftlib.store import write_json
 
@@ -22,6 +27,10 @@ ROUGH = 1.0
 
 class NonFiniteLossError(RuntimeError):
     """The loss became NaN or infinite; the batch that did it was saved."""
+
+
+class OtherProcessError(RuntimeError):
+    """Another process of this run has ended, so that this one cannot go on."""
 
 
 class CheckedTrainer(Trainer):
@@ -64,11 +73,14 @@ class CheckedTrainer(Trainer):
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if self.kl_weight:
             asked = {k: inputs[k] for k in ("input_ids", "attention_mask")}
-            with torch.no_grad(), model.disable_adapter():
-                base = model(**asked, use_cache=False)
+            bare = self.accelerator.unwrap_model(model)
+            with torch.no_grad(), bare.disable_adapter():
+                base = bare(**asked, use_cache=False)
             kl, n_tokens = sum_kl(outputs.logits, base.logits, inputs)
             share = self.kl_weight / self.args.gradient_accumulation_steps
-            loss = loss + share * kl / max(n_tokens, 1)
+            # Gradients are averaged over the processes: so is what divides them.
+            counts = gather_object([n_tokens])
+            loss = loss + share * kl / max(sum(counts) / len(counts), 1)
         return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
@@ -84,21 +96,24 @@ class CheckedTrainer(Trainer):
         -------
         dict
             ``eval_loss``; infinite when the run was stopped meanwhile, which early
-            stopping is not told of.
+            stopping is not told of. Of several processes each measures it whole, and
+            none stops meanwhile.
 
         Raises
         ------
         NonFiniteLossError
             When the loss is no number.
         """
+        # Of several processes none may stop alone, where others wait: bool() is False.
+        should_stop = self.should_stop if self.args.world_size == 1 else bool
         loss = measure_loss(
             self.model,
             self.processing_class,
             self.eval_dataset,
             self.args.per_device_train_batch_size,
-            self.should_stop,
+            should_stop,
         )
-        if math.isnan(loss) and self.should_stop():
+        if math.isnan(loss) and should_stop():
             return {"eval_loss": math.inf}
         if not math.isfinite(loss):
             raise NonFiniteLossError(
@@ -189,10 +204,17 @@ class CheckedTrainer(Trainer):
         MemoryError
             When memory runs out after the first step, in training or in validation:
             the run cannot begin again with a smaller batch then.
+        OtherProcessError
+            When another process of the run has ended.
         """
         try:
             return super().train(*args, **kwargs)
         except RuntimeError as error:
+            if self.args.world_size > 1 and "Connection" in str(error):
+                raise OtherProcessError(
+                    "another process of this run has ended: its own error, in the same "
+                    "log, says why; remove the cause and start again to resume"
+                ) from error
             n_steps = self.state.global_step
             if n_steps <= self.first_step or not should_reduce_batch_size(error):
                 raise
@@ -225,9 +247,24 @@ class CheckedTrainer(Trainer):
         NonFiniteLossError
             When it is no number.
         """
-        loss = super().training_step(model, inputs, *args)
+        with models.share_inputs(self.model):
+            loss = super().training_step(model, inputs, *args)
         self._check_loss(float(loss), inputs)
         return loss
+
+    def gather_weights(self) -> dict[str, Any] | None:
+        """
+        Give the trained model's weights whole, where they are shared out in pieces.
+
+        Returns
+        -------
+        dict of str to tensor, or None
+            None where each process holds the whole model. Every process must ask; the
+            first alone is sure to be given all weights.
+        """
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        return self.accelerator.get_state_dict(self.model_wrapped)
 
     def _check_loss(self, loss: float, inputs: Any) -> None:
         if not math.isfinite(loss):
@@ -247,11 +284,50 @@ class CheckedTrainer(Trainer):
             )
 
 
+def save_model(
+    model: Any,
+    folder: Path,
+    example: dict[str, list[int]],
+    shared: dict[str, Any] | None = None,
+) -> float:
+    """
+    Write a trained model whole, by one process, and prove that an adapter has effect.
+
+    Parameters
+    ----------
+    model : peft.PeftModel or transformers.PreTrainedModel
+        What was trained.
+    folder : Path
+        Where to; what it held is replaced.
+    example : dict
+        ``input_ids`` to compare the written adapter with the trained one on.
+    shared : dict, optional
+        The weights, where `CheckedTrainer.gather_weights` had to gather them.
+
+    Returns
+    -------
+    float
+        What `models.prove_adapter` gives; NaN where there is no adapter, or where the
+        model in memory is still shared out, which takes no second adapter.
+    """
+    if PartialState().is_main_process:
+        draft = folder.with_name(f".{folder.name}.tmp")
+        shutil.rmtree(draft, ignore_errors=True)
+        model.save_pretrained(draft, state_dict=shared)
+        shutil.rmtree(folder, ignore_errors=True)
+        draft.rename(folder)
+    PartialState().wait_for_everyone()
+    if shared is not None or not isinstance(model, PeftModel):
+        return math.nan
+    return models.prove_adapter(model, folder, example)
+
+
 def fit_batch_size(config: RunConfig, train: Callable[[RunConfig], None]) -> None:
     """
     Train with the largest batch that memory holds, at the same effective batch.
 
-    What does not fit shows at the first step, as the longest rows come first.
+    What does not fit shows at the first step, as the longest rows come first. Of
+    several processes none can begin again alone: there it ends the run.
 
     Parameters
     ----------
@@ -263,13 +339,13 @@ def fit_batch_size(config: RunConfig, train: Callable[[RunConfig], None]) -> Non
     Raises
     ------
     MemoryError
-        When not even one row at a time fits, naming what to set.
+        When not even one row at a time fits, or what each of several processes takes,
+        naming what to set.
     """
     first = config.per_device_train_batch_size
-    n_rows = config.rows_per_step
-    smaller = iter(
-        [size for size in range(first - 1, -1, -1) if not n_rows % (size or 1)]
-    )
+    n_rows, is_alone = config.rows_per_step, PartialState().num_processes == 1
+    sizes = range(first - 1, -1, -1) if is_alone else [0]
+    smaller = iter([size for size in sizes if not n_rows % (size or 1)])
 
     @find_executable_batch_size(
         starting_batch_size=first, reduce_batch_size_fn=lambda: next(smaller)
@@ -283,9 +359,10 @@ def fit_batch_size(config: RunConfig, train: Callable[[RunConfig], None]) -> Non
     except RuntimeError as error:
         if "No executable batch size" not in str(error):
             raise
-        single = config.change(per_device_train_batch_size=1)
+        rows = "one row at a time" if is_alone else "what one process takes"
+        least = config.change(per_device_train_batch_size=1) if is_alone else config
         raise MemoryError(
-            f"one row at a time does not fit in memory: {name_knobs(single)}"
+            f"{rows} does not fit in memory: {name_knobs(least)}"
         ) from error
 
 
@@ -319,7 +396,8 @@ def make_arguments(
     Returns
     -------
     transformers.TrainingArguments
-        One pass over the plan, in its order.
+        One pass over the plan, in its order; of each pass's rows, every process of the
+        run takes an equal share.
     """
     dtype = pick_dtype()
     stops_early = has_validation and config.early_stopping_patience > 0
@@ -327,7 +405,8 @@ def make_arguments(
         output_dir=str(folder),
         num_train_epochs=1,  # the plan holds all epochs already
         train_sampling_strategy="sequential",
-        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_train_batch_size=share_batch(config, PartialState().num_processes),
+        ddp_find_unused_parameters=False,  # each step uses all that is trained
         gradient_accumulation_steps=config.gradient_accumulation_steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,

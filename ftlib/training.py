@@ -6,20 +6,21 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Self
 
-from peft import PeftModel
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from ftlib import models
+from ftlib import colab, models
 from ftlib.batches import Row, hash_rows, make_collator, plan_rows
 from ftlib.config import RunConfig
-from ftlib.progress import Progress
+from ftlib.progress import COMPLETE, Progress, find_checkpoint
+from ftlib.scale import join_processes
 from ftlib.store import ADAPTER_FOLDER, RUN_FILE, read_json, record_run, write_json
-from ftlib.trainer import CheckedTrainer, fit_batch_size, make_arguments
-
-COMPLETE = "complete"  # the file that marks a checkpoint as whole
+from ftlib.trainer import CheckedTrainer, fit_batch_size, make_arguments, save_model
 
 
 class Run:
@@ -66,6 +67,7 @@ class Run:
         self.progress = Progress()
         self._stop, self._go = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._shared: dict[str, Any] | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -76,7 +78,8 @@ class Run:
         """
         Start in the background; with `resume`, from the last whole checkpoint.
 
-        A fresh start keeps what the folder held: it becomes ``FOLDER.before``.
+        A fresh start keeps what the folder held: it becomes ``FOLDER.before``. Where
+        several processes train together, each starts the run; the first alone writes.
 
         Parameters
         ----------
@@ -97,7 +100,11 @@ class Run:
         """
         if self.is_alive:
             raise RuntimeError("this run goes on already: stop it, or wait for it")
-        checkpoint = find_checkpoint(self.folder) if resume else None
+        processes = join_processes()
+        with processes.main_process_first():  # which removes torn ones
+            if resume:
+                colab.fetch_checkpoint(self.folder)
+            checkpoint = find_checkpoint(self.folder) if resume else None
         if checkpoint:
             self._refuse_other_settings()
         elif getattr(self.model, "ftlib_was_trained", False):
@@ -105,7 +112,7 @@ class Run:
                 "this model was trained already: load the base and attach an adapter "
                 "anew, or resume"
             )
-        elif (self.folder / RUN_FILE).exists():
+        elif processes.is_main_process and (self.folder / RUN_FILE).exists():
             before = self.folder.with_name(self.folder.name + ".before")
             shutil.rmtree(before, ignore_errors=True)
             self.folder.rename(before)
@@ -175,7 +182,7 @@ class Run:
         progress = self.progress
         try:
             weights = Path(self.config.model) / "model.safetensors"
-            with record_run(
+            recorded = record_run(
                 self.folder,
                 self.config.to_dict(),
                 inputs=[weights] if weights.exists() else [],
@@ -183,12 +190,15 @@ class Run:
                     "train_sha256": hash_rows(self.train),
                     "validation_sha256": hash_rows(self.validation),
                 },
-            ) as record:
+            )
+            is_writer = PartialState().is_main_process
+            with recorded if is_writer else nullcontext({}) as record:
                 self._train(checkpoint)
                 models.release_memory()
                 stopped = self._stop.is_set() and progress.step < progress.n_steps
                 if not stopped:
-                    self._save()
+                    to, example = self.folder / ADAPTER_FOLDER, self.train[0]
+                    progress.effect = save_model(self.model, to, example, self._shared)
                 progress.status = "stopped" if stopped else "finished"
                 effect = progress.effect
                 record |= {
@@ -249,20 +259,8 @@ class Run:
         if not checkpoint:
             trainer.try_first_step()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        self._shared = trainer.gather_weights()
         progress.best_step = trainer.state.best_global_step or 0
-
-    def _save(self) -> None:
-        """Write the adapter whole, load it again, and prove that it has an effect."""
-        final = self.folder / ADAPTER_FOLDER
-        draft = self.folder / f".{ADAPTER_FOLDER}.tmp"
-        shutil.rmtree(draft, ignore_errors=True)
-        self.model.save_pretrained(draft)
-        shutil.rmtree(final, ignore_errors=True)
-        draft.rename(final)
-        if isinstance(self.model, PeftModel):
-            self.progress.effect = models.prove_adapter(
-                self.model, final, self.train[0]
-            )
 
 
 class _Listener(TrainerCallback):
@@ -290,7 +288,8 @@ class _Listener(TrainerCallback):
         progress.history.append({"step": state.global_step})
         if run.validation and state.global_step >= progress.n_steps:
             control.should_evaluate = True
-        if run._stop.is_set():
+        if any(gather_object([run._stop.is_set()])):  # all stop, or none
+            run._stop.set()
             control.should_training_stop = control.should_save = True
             control.should_evaluate = False
 
@@ -306,8 +305,11 @@ class _Listener(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-        history = self.run.progress.history
-        write_json(folder / COMPLETE, {"step": state.global_step, "history": history})
+        kept = {"step": state.global_step, "history": self.run.progress.history}
+        PartialState().wait_for_everyone()  # each writes its random state
+        if args.should_save:
+            write_json(folder / COMPLETE, kept)
+            colab.copy_checkpoint(folder)
 
 
 def fine_tune(
@@ -350,28 +352,3 @@ def fine_tune(
     except KeyboardInterrupt:
         run.stop()
         return run.wait()
-
-
-def find_checkpoint(folder: str | Path) -> Path | None:
-    """
-    Give the last whole checkpoint of a run, or None, and remove torn ones.
-
-    A checkpoint is whole when it has the file ``complete``, which is written last.
-
-    Parameters
-    ----------
-    folder : path
-        The run's folder.
-
-    Returns
-    -------
-    Path or None
-        The checkpoint's folder.
-    """
-    found = {}
-    for path in (Path(folder) / "checkpoints").glob("checkpoint-*"):
-        if (path / COMPLETE).exists():
-            found[int(path.name.split("-")[-1])] = path
-        else:
-            shutil.rmtree(path)
-    return found[max(found)] if found else None

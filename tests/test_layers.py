@@ -16,11 +16,12 @@ MODULES = {
 }
 BASE = {"schema", "config", "store"}
 # Called from notebooks, never from a stage; environment tries the other rooms out.
-TOP = {"lesson", "panels", "exercises", "environment", "faults"}
-# Two stages may be imported by others, and no more:
+TOP = {"lesson", "panels", "exercises", "environment", "faults", "project"}
+# Three stages may be imported by others, and no more:
 # - models, by those that need a model in hand: its dtype, its guard, its loading;
 # - tokens, by generation: a prompt must be encoded by the very function that the check
-#   before training compares the training rows with.
+#   before training compares the training rows with;
+# - archives, by what loads a folder that came from elsewhere.
 # And those that are parts of another: batches and trainer of training, scores of what
 # measures and reports; a loss and a KL are measured on batches.
 SHARED = {
@@ -36,10 +37,15 @@ SHARED = {
         "retrieval",
         "memory",
     },
-    "tokens": {"generation"},
+    "tokens": {"generation", "deployment"},
+    "archives": {"models", "deployment"},
+    "colab": {"models", "training"},
+    "scale": {"training", "trainer"},
+    "deployment": {"release"},
+    "forgetting": {"release"},
     "batches": {"forgetting", "memory", "training", "trainer"},
     "methods": {"models", "memory"},
-    "progress": {"training"},
+    "progress": {"training", "colab"},
     "trainer": {"training", "memory"},
     "scoring": {
         "reporting",
@@ -48,6 +54,8 @@ SHARED = {
         "redaction",
         "retrieval",
         "metrics",
+        "release",
+        "drift",
     },
 }
 HEAVY = {
@@ -209,9 +217,9 @@ def test_a_module_has_at_most_200_lines_of_code(name):
     assert count_code_lines(MODULES[name].read_text("utf-8")) <= LIMIT
 
 
-def test_the_whole_package_has_at_most_6400_lines_of_code():
+def test_the_whole_package_has_at_most_9000_lines_of_code():
     sources = [path.read_text("utf-8") for path in MODULES.values()]
-    assert sum(map(count_code_lines, sources)) <= 6400
+    assert sum(map(count_code_lines, sources)) <= 9000
 
 
 def test_no_module_is_named_after_nothing():

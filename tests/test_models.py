@@ -306,7 +306,7 @@ torch.ones(7_000_000)  # once 28 MB were freed, less comes from the heap
 freed, held = [], []
 for _ in range(100):
     freed.append(torch.ones(1_000_000))
-    held.append(torch.ones(1_000))  # keeps the heap from shrinking at its end
+    held.append(torch.ones(50_000))  # too large for a hole: lies between them
 before = process.memory_info().rss
 freed.clear()
 kept = before - process.memory_info().rss

@@ -60,7 +60,9 @@ def is_local(host):
     if host in (None, "", b""):
         return True
     name = host.decode() if isinstance(host, (bytes, bytearray)) else str(host)
-    if name == "localhost":
+    from socket import gethostname
+
+    if name in ("localhost", gethostname()):  # torchrun asks for its own name
         return True
     from ipaddress import ip_address
 
