@@ -1,11 +1,16 @@
 """Generation: answer many prompts at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, LogitsProcessorList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    TextIteratorStreamer,
+)
 
 from ftlib.models import has_soft_prompt, hold_still, release_memory
 from ftlib.schema import Message
@@ -25,6 +30,8 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     logits_processor: Sequence[Callable] = (),
+    adapter_names: Sequence[str] | None = None,
+    streamer: Any = None,
 ) -> list[str]:
     """
     Answer each prompt, greedily unless told, in batches of prompts of like length.
@@ -51,12 +58,25 @@ def generate(
         Of the draws, where there are any.
     logits_processor : sequence of callable
         What may forbid tokens, such as a JSON Schema's, as transformers takes them.
+    adapter_names : sequence of str, length n_prompts, optional
+        Which of the model's LoRA adapters answers each prompt, mixed in one batch;
+        ``"__base__"`` is for none. By default the active one answers all.
+    streamer : transformers streamer, optional
+        Given the tokens of a single prompt's response as they come.
 
     Returns
     -------
     list of str, length n_prompts
         The responses, in the order of `prompts`, without special tokens.
+
+    Raises
+    ------
+    ValueError
+        When there is not one adapter a prompt, or one that the model has not, or that
+        cannot be mixed with others.
     """
+    if adapter_names is not None:
+        _check_adapters(model, adapter_names, len(prompts))
     encoded = [encode_prompt(messages, tokenizer) for messages in prompts]
     # The longest first: what does not fit in memory fails at once.
     order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i]))
@@ -91,8 +111,13 @@ def generate(
             ).to(model.device)
             # A copy each, for one that follows a schema keeps its batch's state.
             processors = LogitsProcessorList(map(copy, logits_processor))
+            if adapter_names is not None:
+                batch["adapter_names"] = [adapter_names[i] for i in chosen]
             output = model.generate(
-                **batch, generation_config=settings, logits_processor=processors
+                **batch,
+                generation_config=settings,
+                logits_processor=processors,
+                streamer=streamer,
             )
             new_tokens = output[:, batch["input_ids"].shape[1] :]
             texts = tokenizer.batch_decode(new_tokens, skip_special_tokens=True)
@@ -103,3 +128,55 @@ def generate(
                 report(done, len(order))
     release_memory()
     return responses
+
+
+def stream(
+    model: Any, tokenizer: Any, messages: Sequence[Message], max_new_tokens: int = 128
+) -> Iterator[str]:
+    """
+    Answer one prompt greedily, piece by piece as the response grows.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model that answers.
+    tokenizer : transformers tokenizer
+        Its tokenizer.
+    messages : sequence of Message
+        A conversation that waits for the assistant.
+    max_new_tokens : int
+        The longest response, in tokens.
+
+    Yields
+    ------
+    str
+        A piece; together they are what `generate` gives.
+    """
+    pieces = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    with ThreadPoolExecutor(1) as pool:
+        asked = model, tokenizer, [messages], max_new_tokens
+        answer = pool.submit(generate, *asked, streamer=pieces)
+        answer.add_done_callback(lambda done: pieces.end())  # after an error too
+        yield from pieces
+        answer.result()  # raises what went wrong
+
+
+def _check_adapters(model: Any, names: Sequence[str], n_prompts: int) -> None:
+    """Refuse names that the model has not, and adapters that PEFT cannot mix."""
+    if len(names) != n_prompts:
+        raise ValueError(
+            f"{len(names)} adapter names for {n_prompts} prompts: give one each"
+        )
+    known = getattr(model, "peft_config", {})
+    unknown = set(names) - set(known) - {"__base__"}
+    if unknown:
+        raise ValueError(
+            f"the model has no adapter {', '.join(sorted(unknown))}: it has "
+            f"{', '.join(known) or 'none'}"
+        )
+    for name in set(names) & set(known):
+        if known[name].peft_type != "LORA" or known[name].use_dora:
+            raise ValueError(
+                f"{name} is no plain LoRA, which alone can be mixed: switch to it with "
+                "set_adapter"
+            )

@@ -73,7 +73,48 @@ def test_an_arm_that_gives_plain_text_is_shown_as_it_is():
     assert compare({"nothing": lambda prompt: None}, "who?") == {"nothing": "None"}
 
 
+def test_a_growing_answer_is_joined_and_each_piece_reported():
+    grown = []
+    answers = compare(
+        {"slow": lambda prompt: iter(["Iden", "tity."]), "RAG": ask_rag},
+        "password?",
+        lambda answers: grown.append(dict(answers)),
+    )
+    assert answers["slow"] == "Identity."
+    assert [shown.get("slow") for shown in grown[:2]] == ["Iden", "Identity."]
+    assert "RAG" not in grown[1]
+    assert grown[-1] == answers
+
+
+def test_an_answer_that_breaks_off_keeps_what_came_and_says_why():
+    def break_off(prompt):
+        yield "Iden"
+        raise TimeoutError("late")
+
+    answers = compare({"slow": break_off, "RAG": ask_rag}, "password?")
+    assert answers["slow"] == "Iden, TimeoutError: late"
+    assert answers["RAG"].cited == "owners"
+
+
 # --- the panel ---------------------------------------------------------------------
+
+
+def test_the_panel_shows_an_answer_while_it_grows():
+    seen = []
+
+    def grow(prompt):
+        for piece in ("<b>", "Identity"):
+            yield piece
+            seen.append(panel.answers.value)
+
+    panel = ComparePanel({"fast": str.upper, "slow": grow}, PROMPTS)
+    panel.button.click()
+    assert all("WHO OWNS PASSWORD ALERTS?" in shown for shown in seen)
+    assert "&lt;b&gt;</div>" in seen[0]
+    assert "&lt;b&gt;Identity</div>" in seen[1]
+    assert panel.answers.value == seen[1]
+    assert panel.value["slow"] == "<b>Identity"
+    assert "Asked:" in panel.status.value
 
 
 def test_untouched_it_shows_nothing_and_has_no_value(panel):

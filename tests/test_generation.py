@@ -5,7 +5,7 @@ import torch
 from transformers import LogitsProcessor
 
 from ftlib import models
-from ftlib.generation import generate
+from ftlib.generation import generate, stream
 from ftlib.schema import split_prompt
 
 QUESTIONS = [
@@ -283,3 +283,17 @@ def test_processors_work_one_after_the_other(restless, tokenizer):
     processors = [allow_both, forbid_one]
     answers = generate(restless, tokenizer, PROMPTS[:2], 3, logits_processor=processors)
     assert answers == ["222"] * 2
+
+
+def test_a_streamed_answer_comes_in_pieces_that_make_up_the_whole(restless, tokenizer):
+    [whole] = generate(restless, tokenizer, PROMPTS[:1], max_new_tokens=12)
+    pieces = list(stream(restless, tokenizer, PROMPTS[0], max_new_tokens=12))
+    assert "".join(pieces) == whole
+    assert len([piece for piece in pieces if piece]) > 1
+
+
+def test_what_goes_wrong_while_streaming_is_raised_and_not_waited_for(
+    restless, tokenizer
+):
+    with pytest.raises(TypeError):
+        list(stream(restless, tokenizer, None))

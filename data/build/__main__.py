@@ -4,8 +4,8 @@ import sys
 
 USAGE = (
     "usage: python -m data.build "
-    "soc | benchmark | handbook | samples | pii | redactor | redactor-table | "
-    "probes | replay | wren | card | hashes"
+    "soc | benchmark | agent | handbook | samples | pii | redactor | redactor-table | "
+    "probes | replay | adapter | wren | card | hashes"
 )
 
 
@@ -16,6 +16,10 @@ def main(arguments: list[str]) -> None:
             from data.build import soc
 
             soc.main()
+        case ["agent"]:
+            from data.build import agent
+
+            agent.main()
         case ["handbook"]:
             from data.build import handbook
 
@@ -48,6 +52,10 @@ def main(arguments: list[str]) -> None:
             from data.build import replay
 
             replay.main()
+        case ["adapter"]:
+            from data.build import adapter
+
+            adapter.main()
         case ["wren"]:
             from data.build import wren
 

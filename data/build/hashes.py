@@ -5,9 +5,11 @@ from pathlib import Path
 from ftlib.store import hash_file
 
 DATA = Path(__file__).resolve().parents[1]
-LICENCES = {"wren": "Apache-2.0", "redactor": "Apache-2.0"}
+LICENCES = {"adapters": "Apache-2.0", "wren": "Apache-2.0", "redactor": "Apache-2.0"}
 # The part of data/ that each command makes; the cards have their own.
 COMMANDS = {
+    "adapters": "adapter",
+    "agent": "agent",
     "handbook": "handbook",
     "pii": "pii",
     "probes": "probes",
@@ -18,6 +20,7 @@ COMMANDS = {
     "wren": "wren",
 }
 BENCHMARK = ("benchmark.jsonl", "rules.json", "voice.json")  # of soc, made apart
+BY_HAND = ("architectures.json", "prices.csv", "release.yaml")
 HEAD = """# Data
 
 All of it but `prices.csv` and `architectures.json` is synthetic: seeded scripts in
@@ -38,15 +41,27 @@ this table; `tests/test_data.py` compares it with the files.
   for a real one.
 - `handbook/`: a security team's handbook in two versions, and questions about it: the
   answer under each version, null where no passage has it.
+- `agent/`: conversations in which an agent acts on reviewed alerts by calls of tools,
+  split as their incidents are. The training part looks up services that are made up
+  anew, the held-out part those of the handbook; 30 held-out alerts come a second time
+  with an instruction planted, in the alert or in what is looked up.
 - `redactor/`: the adapter that finds names; its card is `redactor/README.md`.
 - `wren/`: the embedded base model; its card is `wren/README.md`.
 - `probes/`: held-out items, one file an ability, that measure what Wren can do.
+- `adapters/`: an adapter for Wren that gives owner, severity and action of an alert and
+  forgets next to nothing, with its run and what its rank was chosen by: alerts of
+  validation, and probes after the 60th of each ability.
+- `release.yaml`: a template of the terms that a release needs, with roles and no names;
+  written by hand.
 - `replay/`: conversations drawn as Wren's training was, none of them a probe, to learn
   again beside a new task; and documents, as neutral text to take a loss on.
 - `prices.csv`: prices that lesson 04 reckons with, each with its date and the address
   where it stood; written by hand, edit it to use your own.
 - `architectures.json`: the shapes of hub models, from their configuration, with where
   each was read; lesson 05 reckons the memory of a run with them.
+- `reference_runs/`: what longer runs gave, with settings and versions: a file a run in
+  `methods/`, `overfitting/` and `forgetting/`. Scripts in `tests/bench` made them,
+  lessons show them, and `tests/test_reference_runs.py` holds the lessons to them.
 - `soc/`: raw security alerts with the analysts' triage; `truth.jsonl` says which rows
   have a planted fault, what the right triage is and which split an incident belongs
   to; `raw_export.jsonl` is a part of it as an export would have it, faulty lines
@@ -63,8 +78,8 @@ this table; `tests/test_data.py` compares it with the files.
 def list_files() -> list[Path]:
     """List the shipped data files in the order of the table."""
     folders = [DATA / name for name in COMMANDS]
-    files = [path for folder in folders for path in folder.iterdir() if path.is_file()]
-    files += [DATA / "prices.csv", DATA / "architectures.json"]
+    files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
+    files += [DATA / name for name in BY_HAND]
     return sorted(path for path in files if not path.name.startswith("."))
 
 

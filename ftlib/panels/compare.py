@@ -1,6 +1,6 @@
 """The comparison panel: one prompt, several arms, their answers side by side."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import ipywidgets as widgets
@@ -11,7 +11,7 @@ from ftlib.schema import make_safe, spell_controls
 if TYPE_CHECKING:
     from ftlib.retrieval import Answer
 
-Arms = Mapping[str, Callable[[str], "Answer"]]
+Arms = Mapping[str, Callable[[str], "Answer | str | Iterator[str]"]]
 Answers = dict[str, "Answer | str"]
 _COLUMN = (
     '<div tabindex="0" role="region" aria-label="{0}" style="flex:1 0 150px;'
@@ -24,16 +24,21 @@ _PASSAGE = (
 _CITED = '<mark style="background:#fde3a7;color:#000">cited</mark> '
 
 
-def compare(arms: Arms, prompt: str) -> Answers:
+def compare(
+    arms: Arms, prompt: str, report: Callable[[Answers], None] | None = None
+) -> Answers:
     """
     Give each arm's answer to one prompt.
 
     Parameters
     ----------
     arms : mapping of str to callable
-        By name, what gives a `retrieval.Answer` to a prompt.
+        By name, what gives a `retrieval.Answer` or text to a prompt, or an iterator of
+        the pieces of a text as they come, such as `generation.stream`.
     prompt : str
         What is asked.
+    report : callable, optional
+        Told the answers so far after each piece and each answer.
 
     Returns
     -------
@@ -50,9 +55,19 @@ def compare(arms: Arms, prompt: str) -> Answers:
     for name, arm in arms.items():
         try:
             answer = arm(prompt)
-            answers[name] = answer if hasattr(answer, "cited") else str(answer)
+            if isinstance(answer, Iterator):
+                answers[name] = ""
+                for piece in answer:
+                    answers[name] += piece
+                    if report:
+                        report(answers)
+            else:
+                answers[name] = answer if hasattr(answer, "cited") else str(answer)
         except Exception as error:  # the other arms still have their say
-            answers[name] = f"No answer, {type(error).__name__}: {error}"
+            said = answers.get(name) or "No answer"
+            answers[name] = f"{said}, {type(error).__name__}: {error}"
+        if report:
+            report(answers)
     return answers
 
 
@@ -102,12 +117,16 @@ class ComparePanel(widgets.VBox):
             self.status.value = '<b role="status">Choose at least one arm.</b>'
             return
         self.status.value = '<span role="status">Asking ...</span>'
-        self._value = compare(chosen, prompt)
+        # A browser shows what is set while this runs; a thread is not needed for that.
+        self._value = compare(chosen, prompt, self._show)
         asked = make_safe(f"{prompt:.200}")
         self.status.value = f'<span role="status">Asked: {asked}</span>'
+
+    def _show(self, answers: Answers) -> None:
+        """Show answers side by side, as far as they have come."""
         columns = "".join(
             _COLUMN.format(make_safe(name), _show_answer(answer))
-            for name, answer in self._value.items()
+            for name, answer in answers.items()
         )
         style = "display:flex;gap:8px;height:410px;overflow-x:auto"
         self.answers.value = f'<div style="{style}">{columns}</div>'
@@ -116,7 +135,7 @@ class ComparePanel(widgets.VBox):
 def _show_answer(answer: "Answer | str") -> str:
     """Give an answer and its passages as HTML, the cited one marked."""
     if isinstance(answer, str):
-        return make_safe(answer)
+        return make_safe(answer) or "(no answer)"
     shown = make_safe(answer.text) or "(no answer)"
     if answer.cited not in [None, *(p.passage_id for p in answer.passages)]:
         shown += f"<br><b>Cites {make_safe(answer.cited)}, which was not retrieved.</b>"
