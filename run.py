@@ -5,6 +5,8 @@ Run the course, the lab or the tests, installing what they need first.
     python run.py lab [options]        open them in JupyterLab
     python run.py test [options]       run every test but the GPU and download tiers
     python run.py install              only install, as the notebooks do on Colab
+    python run.py site                 the executed lessons as a static site
+    python run.py badges               write the repository's address into the notebooks
 
 Packages go into ``.venv`` beside this file, or into the virtual environment, conda
 environment or Colab machine that is active; ``--no-venv`` takes the Python this file
@@ -67,11 +69,35 @@ if refuse_old_python(sys.version_info):
 ROOT = Path(__file__).resolve().parent
 STAMP = "ftlib-installed.json"
 EXTRAS = {
-    "course": ["constrained", "lab"],
-    "lab": ["constrained", "lab"],
-    "test": ["constrained", "harness", "lab", "test"],
-    "install": ["constrained"],
+    "course": ["constrained", "lab", "serving"],
+    "lab": ["constrained", "lab", "serving"],
+    "test": ["constrained", "harness", "lab", "serving", "site", "test"],
+    "site": ["constrained", "lab", "serving", "site"],
+    "install": ["constrained", "serving"],
 }
+# What a Colab machine lacks of the packages that the lessons import, and that these
+# import; tests/test_colab_setup.py works it out. Its own torchao is too old for peft.
+COLAB_LACKS = [
+    "bitsandbytes",
+    "bm25s",
+    "colorama",
+    "datasketch",
+    "diskcache",
+    "evaluate",
+    "ftfy",
+    "genson",
+    "outlines",
+    "outlines-core",
+    "phonenumbers",
+    "portalocker",
+    "presidio-analyzer",
+    "requests-file",
+    "rouge-score",
+    "sacrebleu",
+    "tldextract",
+    # 0.18 is for Colab's torch 2.11; a later one may want a later torch.
+    "torchao>=0.16,<0.19",
+]
 TEST_TIERS = "not gpu and not download and not slow"
 
 ALWAYS = {
@@ -228,13 +254,10 @@ def is_installed(stamp: dict, digest: str, extras: list[str]) -> bool:
 def _list_pip_commands(kind: str, extras: list[str]) -> list[list[str]]:
     """Give the arguments of each call of pip."""
     if kind == "colab":
-        # Colab's own numpy, torch and ipywidgets must stay: no exact versions and no
-        # second Jupyter there. Its torchao is too old for peft, and --no-deps keeps
-        # torch.
-        return [
-            ["install", "-e", ".[constrained]"],
-            ["install", "--no-deps", "torchao>=0.16"],
-        ]
+        # Colab's own numpy, torch and ipywidgets must stay, and nothing that is loaded
+        # already may change, or its kernel would have to be restarted.
+        own = ["-c", "constraints.txt", "-e", ".", *COLAB_LACKS]
+        return [["install", "--no-deps", *own]]
     named = f".[{','.join(sorted(extras))}]" if extras else "."
     return [["install", "-c", "constraints.txt", "-e", named]]
 
@@ -362,7 +385,7 @@ def list_command(python: Path, command: str, profile: str, rest: list[str]) -> l
     ----------
     python : Path
         The interpreter that has the packages.
-    command : {"course", "lab", "test"}
+    command : {"course", "lab", "site", "test"}
         What to do.
     profile : str
         The profile asked for, or an empty one.
@@ -390,6 +413,8 @@ def list_command(python: Path, command: str, profile: str, rest: list[str]) -> l
             "--LabApp.extension_manager=readonly",
             *rest,
         ]
+    if command == "site":
+        return [*start, str(ROOT / "docs" / "build_site.py"), *rest]
     return [*start, "-m", "pytest", "-m", TEST_TIERS, *rest]
 
 
@@ -429,12 +454,13 @@ def main(argv: list[str]) -> int:
             sys.exit("\nStopped; what had run is in runs/course/.")
     parser = argparse.ArgumentParser(
         prog="run.py",
-        usage="python run.py course [NN ...] | lab | test | install "
+        usage="python run.py course [NN ...] | lab | test | install | site | badges "
         "[--profile P] [--no-venv]",
-        description="Other arguments go to JupyterLab (lab) or pytest (test).",
+        description="Other arguments go to JupyterLab (lab), pytest (test) or "
+        "docs/build_site.py (site).",
         allow_abbrev=False,
     )
-    parser.add_argument("command", choices=list(EXTRAS))
+    parser.add_argument("command", choices=[*EXTRAS, "badges"])
     parser.add_argument(
         "--profile",
         choices=["laptop", "colab", "gpu"],
@@ -446,15 +472,19 @@ def main(argv: list[str]) -> int:
     )
     args, rest = parser.parse_known_args(argv)
     profile = args.profile
+    if args.command == "badges":  # which needs no package
+        badges = [sys.executable, str(ROOT / "docs" / "badges.py")]
+        return subprocess.run(badges, check=False).returncode
     if args.command == "course":
         profile = profile or "laptop"
         choose_notebooks(_list_notebooks(ROOT), rest)  # refuse before installing
     place = choose_place(
         args.no_venv, sys.prefix, sys.base_prefix, dict(os.environ), _is_colab()
     )
-    if place.kind == "colab" and args.command == "lab":
+    if place.kind == "colab" and args.command in ("lab", "site"):
         sys.exit(
-            "Colab is a notebook server: open notebooks/00_start_here.ipynb in it."
+            "Colab is a notebook server: open notebooks/00_start_here.ipynb in it. "
+            "What else there is to do is for a machine of your own."
         )
     install(place, EXTRAS[args.command] if place.kind != "colab" else [])
     if args.command == "install":

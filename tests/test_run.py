@@ -130,11 +130,10 @@ def test_without_extras_pip_gets_the_folder_alone():
     ]
 
 
-def test_colab_gets_no_exact_version_of_anything():
-    commands = run._list_pip_commands("colab", [])
-    assert commands[0] == ["install", "-e", ".[constrained]"]
-    assert not any("-c" in command or "==" in str(command) for command in commands)
-    assert commands[1][:2] == ["install", "--no-deps"]
+def test_colab_gets_what_it_lacks_in_one_call_and_nothing_that_these_ask_for():
+    (command,) = run._list_pip_commands("colab", ["constrained"])
+    assert command[:6] == ["install", "--no-deps", "-c", "constraints.txt", "-e", "."]
+    assert command[6:] == run.COLAB_LACKS
 
 
 def record_calls(monkeypatch, statuses):
@@ -265,13 +264,19 @@ def test_the_tests_are_all_tiers_but_gpu_download_and_slow():
     ]
 
 
+def test_the_site_is_built_by_its_own_program():
+    command = run.list_command(Path("py"), "site", "", ["--linkcheck"])
+    program = str(run.ROOT / "docs" / "build_site.py")
+    assert command == ["py", program, "--linkcheck"]
+
+
 def test_the_command_line_reaches_the_command_in_its_order(monkeypatch):
     handed = []
     monkeypatch.setattr(run, "install", lambda place, extras: handed.append(extras))
     monkeypatch.setattr(run, "_hand_over", lambda command, _: handed.append(command))
     run.main(["test", "tests/a.py", "-k", "mask", "--no-venv", "-x"])
     extras, command = handed
-    assert extras == ["constrained", "harness", "lab", "test"]
+    assert extras == ["constrained", "harness", "lab", "serving", "site", "test"]
     assert command[0] == sys.executable
     assert command[-4:] == ["tests/a.py", "-k", "mask", "-x"]
 
