@@ -166,6 +166,44 @@ def measure_loss(
     return total / n_tokens
 
 
+def measure_losses(
+    model: Any, tokenizer: Any, rows: Sequence[Row], batch_size: int = 16
+) -> list[float]:
+    """
+    Give the mean loss per supervised token of each row, to compare row by row.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel or peft.PeftModel
+        The model to measure. Its train or eval mode is as before afterwards.
+    tokenizer : transformers tokenizer
+        For padding.
+    rows : sequence of dict, length n_rows
+        ``input_ids`` and ``labels`` of each example.
+    batch_size : int
+        Rows measured at once.
+
+    Returns
+    -------
+    list of float, length n_rows
+        In nats, in the order of `rows`; NaN where nothing is supervised.
+    """
+    losses: list[float] = []
+    with hold_still(model):
+        for batch in cut_batches(model, tokenizer, rows, batch_size):
+            labels = batch["labels"][:, 1:].to(model.device)
+            asked = {
+                k: batch[k].to(model.device) for k in ("input_ids", "attention_mask")
+            }
+            logits = model(**asked, use_cache=False).logits
+            # Of a soft prompt's own places there are no labels.
+            logits = logits[:, -labels.shape[1] - 1 : -1].float().transpose(1, 2)
+            costs = functional.cross_entropy(logits, labels, reduction="none")
+            losses += (costs.sum(1) / (labels != IGNORE_INDEX).sum(1)).tolist()
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    return [loss for _, loss in sorted(zip(order, losses, strict=True))]
+
+
 def cut_batches(
     model: Any, tokenizer: Any, rows: Sequence[Row], batch_size: int
 ) -> Iterator[Any]:

@@ -153,11 +153,11 @@ def answer_probes(
     >>> answer_probes(lambda prompts: ["Lima"], probes)
     {'facts': [True]}
     """
-    right = {}
-    for ability, examples in probes.items():
-        prompts, references = zip(*map(split_prompt, examples), strict=True)
-        right[ability] = [bool(r) for r in match_exactly(answer(prompts), references)]
-    return right
+    # All at once: a batch is far faster than as many batches as there are abilities.
+    every = [example for examples in probes.values() for example in examples]
+    prompts, references = zip(*map(split_prompt, every), strict=True)
+    right = iter(match_exactly(answer(prompts), references))
+    return {name: [bool(next(right)) for _ in rows] for name, rows in probes.items()}
 
 
 def measure_abilities(

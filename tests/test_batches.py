@@ -7,7 +7,13 @@ import pytest
 import torch
 from transformers import DataCollatorWithFlattening
 
-from ftlib.batches import hash_rows, make_collator, measure_loss, plan_rows
+from ftlib.batches import (
+    hash_rows,
+    make_collator,
+    measure_loss,
+    measure_losses,
+    plan_rows,
+)
 from ftlib.schema import IGNORE_INDEX
 
 # --- the plan --------------------------------------------------------------------
@@ -161,6 +167,17 @@ def test_the_loss_is_a_mean_over_tokens_not_over_batches(batch_size, tokenizer):
     loss = measure_loss(model, tokenizer, rows, batch_size)
     assert loss == pytest.approx(1.179625, abs=1e-5)
     assert model.training
+
+
+def test_the_losses_of_rows_are_those_of_each_alone_in_the_order_given(
+    tiny_model, tokenizer, five_rows
+):
+    model = tiny_model()
+    alone = [measure_loss(model, tokenizer, [row]) for row in five_rows]
+    losses = measure_losses(model, tokenizer, five_rows, batch_size=2)
+    # bfloat16 rounds otherwise beside padding.
+    assert losses == pytest.approx(alone, abs=0.02)
+    assert len({round(loss, 1) for loss in alone}) > 1
 
 
 def test_measuring_can_be_broken_off(tokenizer, five_rows):

@@ -51,7 +51,7 @@ def test_probes_are_read_by_ability_and_the_first_ones_are_taken(tmp_path):
     assert [len(rows) for rows in load_probes(folder=tmp_path).values()] == [3, 3]
 
 
-def test_each_ability_is_asked_and_scored_on_its_own():
+def test_all_abilities_are_asked_at_once_and_scored_each_on_its_own():
     probes = {
         "facts": [make_example("Capital of Peru?", "Lima", system="Be brief.")],
         "words": [make_example("Upper: a", "A"), make_example("Upper: b", "B")],
@@ -60,10 +60,10 @@ def test_each_ability_is_asked_and_scored_on_its_own():
 
     def answer(prompts):
         asked.append([[m["role"] for m in prompt] for prompt in prompts])
-        return ["Lima", "A"] if len(prompts) == 2 else ["Lima"]
+        return ["Lima", "B", "A"]
 
     facts, words = measure_abilities(answer, probes)
-    assert asked == [[["system", "user"]], [["user"], ["user"]]]
+    assert asked == [[["system", "user"], ["user"], ["user"]]]  # in one batch
     assert (facts.name, facts.value, facts.n) == ("facts", 1.0, 1)
     assert (words.name, words.value, words.n) == ("words", 0.0, 2)
 

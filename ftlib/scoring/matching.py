@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jsonschema import Draft202012Validator
-
 from ftlib.scoring.score import Score
 from ftlib.scoring.statistics import score_share
 from ftlib.store import parse_row
@@ -106,6 +104,9 @@ def match_schema(responses: Sequence[str], schema: Mapping[str, Any]) -> list[bo
     >>> match_schema(['{"a": 1}', "{}", "a"], {"required": ["a"]})
     [True, False, False]
     """
+    # Here, for it takes a second to import, and few notebooks have a schema.
+    from jsonschema import Draft202012Validator
+
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
     parsed = [parse_json(response) for response in responses]

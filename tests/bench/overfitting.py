@@ -154,7 +154,7 @@ def measure(arm: str, seed: int) -> dict[str, object]:
     if config.early_stopping_patience:
         test = [make_example(alert) for alert in HELD["test"][:150]]
         rows = [tokens.encode_example(e, tokenizer) for e in test]
-        losses = [batches.measure_loss(model, tokenizer, [row]) for row in rows]
+        losses = batches.measure_losses(model, tokenizer, rows)
         prompts, references = zip(*map(schema.split_prompt, test), strict=True)
         told = generation.generate(model, tokenizer, prompts, 48)
         right = scoring.match_exactly(told, references)
