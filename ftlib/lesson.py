@@ -104,6 +104,38 @@ LESSONS = {
         ),
         ("runs/09_evaluation",),
     ),
+    "10": Lesson(
+        "10_deployment",
+        (
+            "data/wren",
+            "data/soc",
+            "data/handbook",
+            "data/samples",
+            "data/agent",
+            "data/adapters",
+            "runs/01_first_fine_tune",
+        ),
+        ("runs/10_deployment",),
+    ),
+    "11": Lesson(
+        "11_release",
+        (
+            "data/wren",
+            "data/soc",
+            "data/probes",
+            "data/adapters",
+            "data/release.yaml",
+            "data/prices.csv",
+            "data/reference_runs/leakage_cpu.json",
+            "runs/01_first_fine_tune",
+        ),
+        ("runs/11_release",),
+    ),
+    "12": Lesson(
+        "12_your_own_project",
+        ("data/wren", "data/samples", "data/probes", "data/redactor"),
+        ("runs/12_your_own_project",),
+    ),
 }
 
 
@@ -148,6 +180,9 @@ def begin(number: str, profile: str | None = None) -> RunConfig:
     from transformers import set_seed
     from transformers.utils import logging
 
+    from ftlib import figures
+
+    figures.keep_figure_data()
     logging.disable_progress_bar()
     # It warns of two checkpoints within a second, and sorts them rightly all the same.
     logging.get_logger("transformers.trainer_utils").setLevel(logging.ERROR)

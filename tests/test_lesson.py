@@ -49,6 +49,27 @@ MERGING = [
     {"method": "small", "file kB": 2, "merges": "yes"},
     {"method": "large", "file kB": 3, "merges": "yes"},
 ]
+# int8 loses one of 32, which may be luck; NF4 half of them.
+HELD = {
+    "bf16": [True] * 32,
+    "int8": [True] * 31 + [False],
+    "NF4": [True] * 16 + [False] * 16,
+}
+GAINS = {
+    "base": scoring.Score("chrf over base", 0.3, 40, 0.2, 0.4),
+    "nearest": scoring.Score("chrf over nearest", 0.1, 40, -0.1, 0.3),
+}
+TERMS = {
+    "owner": "support",
+    "approver": "legal",
+    "purpose": "Answer customers.",
+    "allowed_uses": ["drafting"],
+    "forbidden_uses": ["promising a refund"],
+    "data_rights": "free",
+    "retention": "400 days",
+    "review_date": "2027-11-22",
+    "licence": "MIT",
+}
 RIGHT_AND_WRONG = {
     "00.1": (FLOW, FLOW[::-1]),
     "00.2": ("Lisbon", "Madrid"),
@@ -120,6 +141,27 @@ RIGHT_AND_WRONG = {
     "09.1": (0.0768, 0.0384),
     "09.2": (650, 100),
     "09.3": (LOW_RULE, LOW_RULE | {"when": True}),
+    "10.1": ((16.96, 192.0), (17.92, 192.0)),
+    "10.2": (
+        '{"tool": "open_ticket", "arguments": {"room": "G355"}}',
+        '{"tool": "open_ticket", "arguments": {"queue": "HQ-15"}}',
+    ),
+    "10.3": (
+        {"exact": HELD, "megabytes": {"bf16": 9, "int8": 6, "NF4": 4}, "name": "int8"},
+        {"exact": HELD, "megabytes": {"bf16": 9, "int8": 6, "NF4": 4}, "name": "NF4"},
+    ),
+    "11.1": (TERMS, TERMS | {"approver": "support"}),
+    "11.2": (3, 4),
+    "11.3": (12_500, 12.5),
+    "12.1": (
+        [("Open?", "Yes."), ("open? ", "Yes."), ("Open?", "No.")],
+        [("Open?", "Yes."), ("Open?", "No."), ("Shut?", "Yes.")],
+    ),
+    "12.2": (
+        {"gains": GAINS, "names": ["nearest"]},
+        {"gains": GAINS, "names": ["nearest", "base"]},
+    ),
+    "12.3": (94, 92),
 }
 
 

@@ -48,9 +48,10 @@ this table; `tests/test_data.py` compares it with the files.
 - `redactor/`: the adapter that finds names; its card is `redactor/README.md`.
 - `wren/`: the embedded base model; its card is `wren/README.md`.
 - `probes/`: held-out items, one file an ability, that measure what Wren can do.
-- `adapters/`: an adapter for Wren that gives owner, severity and action of an alert and
-  forgets next to nothing, with its run and what its rank was chosen by: alerts of
-  validation, and probes after the 60th of each ability.
+- `adapters/`: two adapters for Wren, each with its run: one gives owner, severity and
+  action of an alert and forgets next to nothing, its rank chosen by alerts of
+  validation and probes after the 60th of each ability; one is the agent of lesson 10,
+  trained on the training part of `agent/`.
 - `release.yaml`: a template of the terms that a release needs, with roles and no names;
   written by hand.
 - `replay/`: conversations drawn as Wren's training was, none of them a probe, to learn
