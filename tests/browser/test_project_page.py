@@ -1,4 +1,4 @@
-"""Run alone: ``python -m pytest tests/browser/test_project_panel.py -m browser``."""
+"""Run alone: ``python -m pytest tests/browser/test_project_page.py -m browser``."""
 
 import csv
 import json
