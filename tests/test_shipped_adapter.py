@@ -1,5 +1,6 @@
 """Run alone: ``python -m pytest tests/test_shipped_adapter.py``."""
 
+from datetime import date
 from functools import partial
 
 import pytest
@@ -19,11 +20,12 @@ from ftlib import (
 )
 from ftlib.config import ROOT, RunConfig
 
-WEIGHTS = adapter.FOLDER / "adapter" / adapter.WEIGHTS
+FOLDER = adapter.FOLDER / "short_triage"
+WEIGHTS = FOLDER / "adapter" / adapter.WEIGHTS
 
 
 def test_the_adapter_is_small_and_names_its_base_as_the_course_does():
-    files = [path for path in adapter.FOLDER.rglob("*") if path.is_file()]
+    files = [path for path in FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) <= 3_500_000
     settings = store.read_json(WEIGHTS.parent / "adapter_config.json")
     assert settings["base_model_name_or_path"] == "data/wren"
@@ -35,7 +37,7 @@ def test_the_adapter_is_small_and_names_its_base_as_the_course_does():
 
 
 def test_the_run_beside_it_is_finished_and_on_the_base_that_ships():
-    run = store.read_json(adapter.FOLDER / "run.json")
+    run = store.read_json(FOLDER / "run.json")
     assert run["status"] == "finished"
     base = store.hash_file(ROOT / "data" / "wren" / "model.safetensors")
     assert run["inputs"] == {"data/wren/model.safetensors": base}
@@ -66,7 +68,7 @@ def test_it_is_exported_with_its_card_and_found_to_fit_the_base(tmp_path):
     score = scoring.score_share("exact", [True] * 40)
     pack = release.gather(
         tmp_path / "pack",
-        adapter.FOLDER,
+        FOLDER,
         {"train": rows},
         [source],
         {"fine-tuned": [score]},
@@ -76,8 +78,10 @@ def test_it_is_exported_with_its_card_and_found_to_fit_the_base(tmp_path):
         "data/soc/alerts.jsonl": "CC0-1.0",
         "data/wren": "apache-2.0",
     }
-    release.judge(pack, release.read_terms(ROOT / "data" / "release.yaml"))
-    release.export(pack, tmp_path / "out", ("model risk", "a test"))
+    today = date(2026, 11, 22)
+    terms = release.read_terms(ROOT / "data" / "release.yaml", today)
+    release.judge(pack, terms, today)
+    release.export(pack, tmp_path / "out", ("model risk", "a test"), today)
     config = RunConfig.for_profile("laptop", load_in_4bit=False)
     deployment.check_export(tmp_path / "out", config)
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
