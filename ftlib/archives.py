@@ -3,6 +3,7 @@
 import errno
 import gzip
 import json
+import lzma
 import os
 import re
 import shutil
@@ -37,6 +38,8 @@ _CALLS = (
 )
 """Settings that have transformers or PEFT import code, or load a pickle."""
 _RANKS = ("r", "init_r", "target_r", "num_virtual_tokens")
+_WIDTHS = ("token_dim", "encoder_hidden_size", "num_layers")
+"""Sizes that PEFT sets up before it loads weights."""
 _FOREIGN = re.compile(
     r'[\\:<>"|?*\x00-\x1f\x7f\ud800-\udfff]|[. ](/|$)|'
     r"(?i:(^|/)(con|prn|aux|nul|com\d|lpt\d)(?=[./]|$))"
@@ -44,7 +47,7 @@ _FOREIGN = re.compile(
 """What a file's name cannot hold on Windows, or in UTF-8."""
 _BROKEN = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, struct.error, EOFError),
-    *(ValueError, NotImplementedError, OSError),
+    *(lzma.LZMAError, ValueError, ArithmeticError, NotImplementedError, OSError),
 )
 """What reading a damaged archive raises."""
 _Seen = dict[str, tuple[str, bool]]
@@ -266,11 +269,12 @@ def refuse_unsafe(folder: str | os.PathLike) -> None:
     UnsafeError
         In one sentence, naming the file: weights that are pickles, code, settings that
         call for code, links, weights that are no safetensors or whose header is broken,
-        and sizes that the weights do not bear out.
+        and an adapter's ranks and widths that the weights do not bear out.
 
     Notes
     -----
-    No weight is loaded: whether they are good is another question.
+    No weight is loaded: whether they are good is another question. The sizes in a whole
+    model's ``config.json`` are not compared with them: layers may share their weights.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -290,7 +294,7 @@ def refuse_unsafe(folder: str | os.PathLike) -> None:
     if not longest:
         raise UnsafeError(f"{folder.name} holds no weights: give it safetensors")
     for path in paths:
-        if path.name.endswith(("config.json", ".index.json")):
+        if path.name.lower().endswith(("config.json", ".index.json")):
             _check_settings(path, longest)
 
 
@@ -315,9 +319,15 @@ def _check_settings(path: Path, longest: int) -> None:
         if calls or library.split(".")[0] not in ("", "transformers"):
             name = (*calls, "auto_mapping")[0]
             raise UnsafeError(f"{path.name} calls for code ({name}): take that out")
-        ranks = [found.get(key) for key in _RANKS] if "peft_type" in found else []
-        ranks += (found.get("rank_pattern") or {}).values()
-        if any(isinstance(rank, int) and rank > longest for rank in ranks):
+        is_peft = "peft_type" in found
+        ranks = [found.get(key) or 0 for key in _RANKS] * is_peft
+        # AdaLoRA's pattern lists which of its ranks are kept.
+        pattern = (found.get("rank_pattern") or {}).values()
+        ranks += [sum(rank) if isinstance(rank, list) else rank for rank in pattern]
+        widths = [found.get(key) or 0 for key in _WIDTHS] * is_peft
+        is_odd = any(not isinstance(size, int) for size in ranks + widths)
+        # Weights are saved without the encoder that made them, which may be wider.
+        if is_odd or max([0, *ranks]) > longest or max([0, *widths]) > 8 * longest:
             raise UnsafeError(f"{path.name} is for larger weights: it is not their own")
         for file in (found.get("weight_map") or {}).values():
             if Path(file).name != file or "\\" in file:

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import ModelCard, snapshot_download
+from huggingface_hub import ModelCard, ModelCardData, snapshot_download
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import GenerationConfig, PreTrainedModel
 
 from ftlib import models
 from ftlib.archives import refuse_unsafe
+from ftlib.colab import load_from_hub
 from ftlib.config import ROOT, RunConfig
 from ftlib.schema import Message
 from ftlib.store import RUN_FILE, hash_file, read_json, write_json
@@ -30,12 +31,8 @@ BATCH_SIZE = 32
 MANIFEST = "manifest.json"
 """What an exported folder fits, and the SHA-256 of each of its files."""
 _TOKENIZER = ("tokenizer*", "*_tokens*.json", "vocab.*", "merges.txt")
-_FITS = {
-    "revision": "the commit",
-    "weights": "the weights",
-    "tokenizer": "the tokenizer",
-    "chat_template": "the chat template",
-}
+_FITS = {"revision": "the commit", "weights": "the weights"}
+_FITS |= {"tokenizer": "the tokenizer", "chat_template": "the chat template"}
 _BESIDE = ("chat_template.jinja", "generation_config.json")
 
 
@@ -134,22 +131,16 @@ def _answer(
     model: Any, tokenizer: Any, prompts: Sequence[Any], max_new_tokens: int
 ) -> tuple[torch.Tensor, list[list[int]]]:
     """Give each prompt's next logits and answer, in the weights' own precision."""
-    settings = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    marks = {name: getattr(tokenizer, name) for name in names}
+    settings = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, **marks)
     logits, said = [], []
     # The same batches before and after: padding cannot make a difference.
     encoded = sorted((encode_prompt(p, tokenizer) for p in prompts), key=len)
     for start in range(0, len(encoded), BATCH_SIZE):
-        batch = tokenizer.pad(
-            {"input_ids": encoded[start : start + BATCH_SIZE]},
-            padding_side="left",
-            return_tensors="pt",
-        ).to(model.device)
+        rows = {"input_ids": encoded[start : start + BATCH_SIZE]}
+        batch = tokenizer.pad(rows, padding_side="left", return_tensors="pt")
+        batch = batch.to(model.device)
         with torch.no_grad():
             found = model(**batch, use_cache=False, logits_to_keep=1).logits
             output = model.generate(**batch, generation_config=settings)
@@ -221,8 +212,7 @@ def export_adapter(
             settings["target_modules"].sort()  # a set's order is another each time
         write_json(draft / "adapter_config.json", settings)
         _write_card(draft / "README.md", card, manifest["base"])
-        files = _hash_files(draft, "*")
-        write_json(draft / MANIFEST, manifest | {"files": files})
+        write_json(draft / MANIFEST, manifest | {"files": _hash_files(draft, "*")})
         refuse_unsafe(draft)
         old = Path(made) / "old"
         if folder.exists():
@@ -257,17 +247,15 @@ def check_export(folder: str | os.PathLike, config: RunConfig) -> None:
     """
     folder = Path(folder)
     refuse_unsafe(folder)
-    if not (folder / MANIFEST).is_file():
-        raise MismatchError(f"{folder.name} has no {MANIFEST}: export the adapter anew")
-    kept, now = read_json(folder / MANIFEST), _describe_base(config)[1]
+    kept, now = _read_manifest(folder, MismatchError), _describe_base(config)[1]
     differs = [word for key, word in _FITS.items() if kept.get(key) != now[key]]
     if differs:
         raise MismatchError(
             f"{folder.name} does not fit {now['base']}: {' and '.join(differs)} differ "
-            f"from those of {kept.get('base')}, revision {kept.get('revision')}, that "
+            f"from those of {kept['base']}, revision {kept.get('revision')}, that "
             "it was exported for"
         )
-    files = kept.get("files", {})
+    files = kept["files"]
     changed = [
         name
         for name in sorted({*files, "adapter_config.json", "adapter_model.safetensors"})
@@ -280,7 +268,7 @@ def check_export(folder: str | os.PathLike, config: RunConfig) -> None:
             f"{folder.name} was changed since its export, in {', '.join(changed)}: "
             "export the adapter anew"
         )
-    named = read_json(folder / "adapter_config.json")["base_model_name_or_path"]
+    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
     if named != kept["base"]:
         raise MismatchError(
             f"{folder.name} names {named!r:.80} as its base and was made for "
@@ -336,9 +324,13 @@ def load_adapters(
     ------
     ValueError
         When there is no adapter, or a name holds a point, which PEFT refuses.
+    MismatchError
+        When a folder is an export, and `check_export` has something against it.
     """
     if not folders or any("." in name or not name for name in folders):
         raise ValueError("give each adapter a name without a point, at least one")
+    for folder in [f for f in folders.values() if (Path(f) / MANIFEST).exists()]:
+        check_export(folder, config)
     (first, folder), *others = folders.items()
     model = models.load_adapter(config, folder, name=first)
     for name, folder in others:
@@ -355,8 +347,9 @@ def _describe_base(config: RunConfig) -> tuple[Path, dict[str, Any]]:
         is_ours = source.is_relative_to(ROOT)
         name = source.relative_to(ROOT).as_posix() if is_ours else source.name
     else:  # of the hub: the snapshot's folder is named by the commit, which says all
-        wanted = ["config.json", *_TOKENIZER, *_BESIDE]
-        found = snapshot_download(name, revision=config.revision, allow_patterns=wanted)
+        wanted: dict[str, Any] = {"revision": config.revision}
+        wanted["allow_patterns"] = ["config.json", *_TOKENIZER, *_BESIDE]
+        found = load_from_hub(snapshot_download, name, **wanted)
         source, revision = Path(found), Path(found).name
     template = models.load_tokenizer(config).chat_template
     return source, {
@@ -397,10 +390,21 @@ def _check_adapter(folder: Path, manifest: dict[str, Any]) -> None:
             raise ValueError(f"{name} is not all numbers: train anew, at a lower rate")
 
 
+def _read_manifest(folder: Path, error: type[Exception]) -> dict[str, Any]:
+    """Read what an export says of itself; `error` where it is not an export's."""
+    try:
+        kept = read_json(folder / MANIFEST)
+        return kept | {"base": kept["base"], "files": {**kept["files"]}}
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        raise error(
+            f"{folder} has no {MANIFEST} of an export: export into a new folder"
+        ) from None
+
+
 def _refuse_loss(folder: Path) -> None:
     """Refuse to write over anything but an unchanged export."""
     manifest = folder / MANIFEST
-    kept = read_json(manifest)["files"] if manifest.is_file() else {}
+    kept = _read_manifest(folder, FileExistsError)["files"] if manifest.exists() else {}
     for file in folder.iterdir() if folder.exists() else []:
         is_ours = file.is_file() and hash_file(file) == kept.get(file.name)
         if file != manifest and not is_ours:
@@ -416,7 +420,7 @@ def _write_card(path: Path, card: str, base: str) -> None:
         f"whose hashes are in `{MANIFEST}`.\n"
     )
     if not text.startswith("---"):
-        text = f"---\nbase_model: {base}\n---\n{text}"
+        text = f"---\n{ModelCardData(base_model=base).to_yaml()}\n---\n{text}"
     found = ModelCard(text, ignore_metadata_errors=True)
     found.data.base_model, found.data.base_model_relation = base, "adapter"
     found.data.library_name, found.data.pipeline_tag = "peft", "text-generation"

@@ -65,14 +65,16 @@ def measure_drift(
     Raises
     ------
     ValueError
-        When there are fewer than `N_FOLDS` texts of a kind, or they hold no words.
+        When there are fewer than `N_FOLDS` texts or groups of a kind, when hardly a
+        fold has both kinds, or when the texts hold no words.
 
     Notes
     -----
     A classifier two-sample test: Lopez-Paz & Oquab, ICLR 2017, arXiv:1610.06545. The
     interval is that of DeLong et al., Biometrics 44 (1988), each text ranked among the
-    others of its fold. It takes texts to be independent: with groups it is somewhat too
-    narrow, which `LIMIT` leaves room for.
+    others of its fold; a fold of one kind alone ranks nothing. It takes
+    texts to be independent: with groups it is somewhat too narrow, which `LIMIT` leaves
+    room for.
 
     Examples
     --------
@@ -84,15 +86,25 @@ def measure_drift(
     if min(len(old_texts), len(new_texts)) < N_FOLDS:
         raise ValueError(f"too few texts: give {N_FOLDS} or more, old and new")
     texts, n_old = [*old_texts, *new_texts], len(old_texts)
+    groups = range(len(texts)) if groups is None else groups
+    if min(len(set(groups[:n_old])), len(set(groups[n_old:]))) < N_FOLDS:
+        raise ValueError(
+            f"too few groups: give texts of {N_FOLDS} or more on each side"
+        )
     is_new = np.arange(len(texts)) >= n_old
     words = TfidfVectorizer(sublinear_tf=True)
     regression = LogisticRegression(max_iter=1_000, class_weight="balanced")
     classifier = make_pipeline(words, regression)
     splitter = StratifiedGroupKFold(N_FOLDS, shuffle=True, random_state=seed)
-    folds = list(splitter.split(texts, is_new, groups or range(len(texts))))
+    folds = list(splitter.split(texts, is_new, groups))
+    ranked_in = [test for _, test in folds if 0 < is_new[test].sum() < len(test)]
+    if len(ranked_in) < 2:  # from two on, each fold is guessed at from both kinds
+        raise ValueError(
+            "groups so uneven cannot be folded: give more, or smaller ones"
+        )
     how = {"cv": folds, "method": "decision_function"}
     guesses = cross_val_predict(classifier, texts, is_new, **how)
-    auc = _score_ranks(guesses, is_new, [test for _, test in folds])
+    auc = _score_ranks(guesses, is_new, ranked_in)
     weights = classifier.fit(texts, is_new)[-1].coef_[0]
     ranked = [str(word) for word in words.get_feature_names_out()[np.argsort(weights)]]
     kinds = (list(old_labels), list(new_labels))
@@ -100,7 +112,8 @@ def measure_drift(
         label: tuple(kind.count(label) / len(kind) for kind in kinds)
         for label in sorted({*old_labels, *new_labels} if all(kinds) else ())
     }
-    should = auc.low > LIMIT and min(n_old, len(new_texts)) >= TOO_FEW
+    n_new = is_new[np.concatenate(ranked_in)].sum()
+    should = bool(auc.low > LIMIT and min(n_new, auc.n - n_new) >= TOO_FEW)
     done = "read the new texts, review some, retrain"
     reason = (
         f"{auc}: {done if should else f'to retrain it must surely be above {LIMIT}'}"
@@ -121,5 +134,5 @@ def _score_ranks(
         above[False] += wins.mean(axis=0).tolist()
     value = float(np.mean(above[True]))
     half = 1.96 * float(sum(np.var(v, ddof=1) / len(v) for v in above.values())) ** 0.5
-    n = len(guesses)
+    n = sum(map(len, folds))
     return Score("drift, AUC", value, n, max(0.0, value - half), min(1.0, value + half))

@@ -1,15 +1,17 @@
 """Figures: the numbers that a figure draws, kept beside its picture."""
 
+from functools import partial
 from math import isfinite
 from typing import Any
 
 from IPython import get_ipython
 from IPython.core.formatters import BaseFormatter
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogFormatter, ScalarFormatter
+from matplotlib.ticker import FixedFormatter, Formatter
 from traitlets import Unicode
 
 # No notebook shows this; the site offers it as a file.
@@ -82,10 +84,19 @@ def _name(axis: Any, place: float) -> float | str | None:
     formatter, ticks = axis.get_major_formatter(), axis.get_majorticklocs()
     if not isfinite(place):
         return None  # JSON has no NaN
-    if isinstance(formatter, ScalarFormatter | LogFormatter):
+    if not _has_names(formatter):
         return float(place)
+    # Names at 0, 1, 2 ... stand for a row each: what is drawn beside one belongs to it.
+    near = 0.25 if list(ticks) == list(range(len(ticks))) else 1e-6
     names = zip(ticks, formatter.format_ticks(ticks), strict=True)
-    return next((text for at, text in names if abs(at - place) < 0.5), float(place))
+    return next((text for at, text in names if abs(at - place) < near), float(place))
+
+
+def _has_names(formatter: Formatter) -> bool:
+    """Say whether an axis was given names: other formatters write out numbers."""
+    # What matplotlib itself makes of set_yticks(places, names) is a partial.
+    is_given = isinstance(getattr(formatter, "func", None), partial)
+    return is_given or isinstance(formatter, FixedFormatter | StrCategoryFormatter)
 
 
 class _FigureData(BaseFormatter):

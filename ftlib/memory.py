@@ -73,7 +73,7 @@ def load_architecture(model: str) -> PretrainedConfig:
     """
     if model in ARCHITECTURES:
         return AutoConfig.for_model(**ARCHITECTURES[model]["config"])
-    return AutoConfig.from_pretrained(model)
+    return AutoConfig.from_pretrained(model, trust_remote_code=False)
 
 
 def estimate_memory(

@@ -17,7 +17,7 @@ from ftlib.generation import generate
 from ftlib.records import split_by_group
 from ftlib.redaction.spans import settle_overlaps
 from ftlib.reporting import list_results
-from ftlib.schema import BadRow, Message, Span, make_safe, split_prompt
+from ftlib.schema import BadRow, Example, Message, Span, make_safe, split_prompt
 from ftlib.scoring import Score, compare_paired, load_metric, parse_json, score_values
 from ftlib.scoring.score import Values
 from ftlib.store import ADAPTER_FOLDER
@@ -110,7 +110,8 @@ def find_problems(loaded: Loaded, config: RunConfig) -> dict[str, list[BadRow]]:
     groups = cleaning.find_exact_duplicates(examples)
     copies = [i + 1 for group in groups for i in group[1:]]
     twofold = [bad.row for bad in cleaning.find_contradictions(examples)]
-    mended = [i for i, text in texts.items() if cleaning.repair_text(text) != text]
+    repaired = [_repair(example) for example in examples]
+    mended = [i for i, one in enumerate(repaired, 1) if one != examples[i - 1]]
     foreign = [i for i, text in texts.items() if not _ENGLISH.search(text)]
     found = {
         "duplicate": _tell(copies, "the same as an earlier row: one is enough"),
@@ -119,7 +120,7 @@ def find_problems(loaded: Loaded, config: RunConfig) -> dict[str, list[BadRow]]:
         "contradiction": _tell(twofold, "another row answers this prompt otherwise"),
         "too long": cleaning.find_long_examples(examples, tokenizer, config.max_length),
         "response in prompt": cleaning.find_leaked_responses(examples),
-        "chat marks": cleaning.find_template_tokens(examples, tokenizer),
+        "chat marks": cleaning.find_template_tokens(repaired, tokenizer),
         "wrong letters": _tell(mended, "read in a wrong encoding once: mended"),
         # One such row is short; when most are, it is the language.
         "not English": _tell(foreign if 2 * len(foreign) > len(texts) else [], FOREIGN),
@@ -128,6 +129,13 @@ def find_problems(loaded: Loaded, config: RunConfig) -> dict[str, list[BadRow]]:
         kind: [BadRow(loaded.row_numbers[bad.row - 1], bad.reason) for bad in rows]
         for kind, rows in found.items()
     }
+
+
+def _repair(example: Example) -> Example:
+    """Mend the letters of a conversation: what else is done to it comes after."""
+    said = example["messages"]
+    mended = [m | {"content": cleaning.repair_text(m["content"])} for m in said]
+    return Example(messages=mended)
 
 
 def _tell(rows: Sequence[int], reason: str) -> list[BadRow]:
@@ -173,11 +181,11 @@ def take_rows(
     rows = zip(loaded.row_numbers, loaded.rows, loaded.examples, strict=True)
     taken: list[Record] = []
     for number, raw, example in [row for row in rows if row[0] not in out][:n_rows]:
-        mended = cleaning.escape_template_tokens(example, tokenizer)["messages"]
-        said = [m | {"content": cleaning.repair_text(m["content"])} for m in mended]
+        # In this order: a repair can make a mark of what was none.
+        mended = cleaning.escape_template_tokens(_repair(example), tokenizer)
         group = "" if raw.get("group") is None else str(raw["group"])
         taken.append({"id": number, "group": group or f"row {number}"})
-        taken[-1]["messages"] = said
+        taken[-1]["messages"] = mended["messages"]
     if len(taken) < MIN_ROWS:
         raise ValueError(f"{len(taken)} rows can be used: give at least {MIN_ROWS}")
     if len({row["messages"][-1]["content"] for row in taken}) == 1:

@@ -10,8 +10,10 @@ it is shared out, so that the model must fit one GPU; several machines need a fo
 that all of them see.
 """
 
+import json
 import os
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +62,7 @@ _UNTESTED = """
 # accelerate reads this file; no GPU of ours has run it. Compare the first losses with
 # those of `python train.py`. Each process loads the model whole before sharing it out.
 """
-_SKY = """# From the course's root: sky launch --down -i 10 {folder}/sky.yaml
+_SKY = """# From the course's root: sky launch --down -i 10 {path}
 # Text only: we have not run it. Fetch ~/job/run before the machine goes. Several
 # machines need a folder for it that all of them see.
 name: fine-tune
@@ -136,13 +138,16 @@ def share_batch(config: RunConfig, n_processes: int) -> int:
     Raises
     ------
     ValueError
-        When they do not share evenly, or there are more processes than rows.
+        When there is no process, or they do not share evenly, such as more processes
+        than rows.
 
     Examples
     --------
     >>> share_batch(RunConfig(per_device_train_batch_size=8), 2)
     4
     """
+    if n_processes < 1:
+        raise ValueError(f"{n_processes} processes train nothing: start one or more")
     n_rows = config.per_device_train_batch_size
     if n_rows % n_processes:
         raise ValueError(
@@ -175,25 +180,32 @@ def _find_objection(config: RunConfig, way: str) -> str | None:
     return None
 
 
-def _find_fault(row: dict[str, Any]) -> str | None:
-    """Say why a line of a file is no row to train on, or None."""
-    ids, labels = row.get("input_ids"), row.get("labels")
+def _find_fault(row: Any) -> str | None:
+    """Say why something is no row to train on, or None."""
+    is_row = isinstance(row, Mapping)
+    ids, labels = (is_row and row.get(name) for name in ("input_ids", "labels"))
     if isinstance(ids, list) and isinstance(labels, list) and len(ids) == len(labels):
         return None
     return "input_ids and labels of one length are wanted: encode the examples first"
 
 
-def _read_rows(path: str | os.PathLike) -> list[Row]:
-    rows, bad_rows = read_jsonl(path, _find_fault)
-    if bad_rows:
-        raise ValueError(f"{path}, line {bad_rows[0].row}: {bad_rows[0].reason}")
-    return rows
+def _read_rows(given: Sequence[Row] | str | Path, name: str) -> list[Row]:
+    """Give the rows of a file, or those given as `name`; the first bad one is named."""
+    if isinstance(given, str | Path):
+        rows, bad_rows = read_jsonl(given, _find_fault)
+        if bad_rows:
+            raise ValueError(f"{given}, line {bad_rows[0].row}: {bad_rows[0].reason}")
+        return rows
+    for i, row in enumerate(given, 1):
+        if fault := _find_fault(row):
+            raise ValueError(f"{name}, row {i}: {fault}")
+    return list(given)
 
 
 def _name(path: str | Path) -> str:
-    """Name a path from the course's root where it lies in there, else by its end."""
+    """Name a path from the course's root where it lies in there, else whole."""
     full = Path(path).resolve()
-    return full.relative_to(ROOT).as_posix() if full.is_relative_to(ROOT) else full.name
+    return (full.relative_to(ROOT) if full.is_relative_to(ROOT) else full).as_posix()
 
 
 def load(folder: str | Path) -> tuple[RunConfig, list[Row], list[Row]]:
@@ -227,7 +239,8 @@ def load(folder: str | Path) -> tuple[RunConfig, list[Row], list[Row]]:
         raise ValueError(objection)
     share_batch(config, join_processes().num_processes)
     train, validation = (
-        _read_rows(Path(folder) / f"{name}.jsonl") for name in ("train", "validation")
+        _read_rows(Path(folder) / f"{name}.jsonl", name)
+        for name in ("train", "validation")
     )
     return config, train, validation
 
@@ -246,9 +259,11 @@ def export(
     Parameters
     ----------
     config : RunConfig
-        The settings. A step takes ``rows_per_step`` rows, however many share them.
+        The settings. A step takes ``rows_per_step`` rows, however many share them. A
+        base in a folder outside the course is named by its whole path there.
     folder : path
-        Where to. What was written there before is replaced, unless it was changed.
+        Where to. What was written there before is replaced or, for ways left out now,
+        removed, unless it was changed.
     train : sequence of dict, or path
         ``input_ids`` and ``labels`` of each example, or a JSONL file of them.
     validation : sequence of dict, or path
@@ -279,13 +294,15 @@ def export(
     ways = ways or [way for way in WAYS if not _find_objection(config, way)]
     commands = ["python train.py", f"torchrun --nproc-per-node {n_processes} train.py"]
     commands += [f"accelerate launch --config_file {way}.yaml train.py" for way in ways]
+    place = _name(folder)
+    sky = shlex.quote(f"{place}/sky.yaml"), json.dumps(place, ensure_ascii=False)
     texts = {
         "train.py": _TRAIN.format(n=n_processes),
         "commands.txt": "\n".join(commands) + "\n",
-        "sky.yaml": _SKY.format(folder=_name(folder), n=n_processes),
+        "sky.yaml": _SKY.format(path=sky[0], folder=sky[1], n=n_processes),
     } | {f"{way}.yaml": _write_way(config, way, n_processes) for way in ways}
     rows = {
-        f"{name}.jsonl": _read_rows(given) if isinstance(given, str | Path) else given
+        f"{name}.jsonl": _read_rows(given, name)
         for name, given in (("train", train), ("validation", validation))
     }
     paths = [folder / name for name in [*texts, "config.json", *rows]]
@@ -301,13 +318,17 @@ def export(
             "away, or export to another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    for path in (folder / f"{way}.yaml" for way in WAYS if way not in ways):
+        if path.exists() and hash_file(path) == hashes.get(path.name):
+            path.unlink()
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
     model = _name(config.model) if Path(config.model).exists() else config.model
     write_json(folder / "config.json", config.to_dict() | {"model": model})
     for name, given in rows.items():
         write_jsonl(folder / name, given)
-    write_json(folder / HASHES, {path.name: hash_file(path) for path in paths})
+    hashes |= {path.name: hash_file(path) for path in paths}
+    write_json(folder / HASHES, hashes)
     return paths
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, GenerationConfig
 
+from ftlib.archives import refuse_unsafe
 from ftlib.schema import Message, make_prompts
 from ftlib.store import RUNS, read_json
 
@@ -35,10 +36,19 @@ _LLAMA_CPP = """# Set LLAMA_CPP to your copy of llama.cpp. Its converter stops a
 # off at first: a request turns one on by "lora": [{"id": 0, "scale": 1}].
 """
 _VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-# Conversations on which a translated template must agree with the original.
+# Conversations on which a translated template must agree with the original, and those
+# by which it may have a role besides.
 _TRIED = make_prompts(["Hello"]) + make_prompts(
     ["A line.\n\nAnother {{ one }}."], [("One?", "1"), ("Two?", "2")]
 )
+_SYSTEM = Message(role="system", content="Be {{ brief }}.\n\nBe kind.")
+_TOOLS = [
+    Message(role="tool", content=text) for text in ("3 < {{ 4 }}", "One.\n\nTwo.")
+]
+_TRIED_BESIDES = {
+    "system": [[_SYSTEM, *messages] for messages in _TRIED],
+    "tool": [[*_TRIED[1][:2], *_TOOLS], [*_TRIED[1][:2], *_TOOLS, *_TRIED[1][1:]]],
+}
 
 
 @contextmanager
@@ -67,7 +77,8 @@ def serve(folder: str | os.PathLike, port: int = 0) -> Iterator[str]:
     FileNotFoundError
         When the folder holds no whole model.
     ValueError
-        When the folder's name holds what transformers would cut it at, such as ``@``.
+        When the folder's name holds what transformers would cut it at, such as ``@``;
+        or when it holds pickles or code, as `archives.refuse_unsafe` says.
     RuntimeError
         When the server does not start; with the last line of its log, which is kept
         in ``runs/serving``.
@@ -84,7 +95,7 @@ def serve(folder: str | os.PathLike, port: int = 0) -> Iterator[str]:
         raise FileNotFoundError(
             f"{folder} holds no whole model: merge the adapter into its base first"
         )
-    template = AutoTokenizer.from_pretrained(folder).chat_template
+    template = _load_tokenizer(folder).chat_template
     log = RUNS / "serving" / f"{folder.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     # Without -P a file beside the model could stand in for a package.
@@ -111,6 +122,12 @@ def serve(folder: str | os.PathLike, port: int = 0) -> Iterator[str]:
             server.wait()
 
 
+def _load_tokenizer(folder: Path) -> Any:
+    """Load the tokenizer of a folder that runs no code of its own."""
+    refuse_unsafe(folder)
+    return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+
+
 def _wait_for(server: subprocess.Popen, log: Path) -> str:
     """Give the address that a server's log tells once it answers."""
     end = time.monotonic() + START_S
@@ -134,7 +151,8 @@ def write_recipes(
 
     They are for your own machine and were not run here. What can be checked without
     those programs is: Ollama's template is written only where it renders conversations
-    as the model's own chat template does.
+    as the model's own chat template does. A role for which it cannot is left out, and
+    the Modelfile says so.
 
     Parameters
     ----------
@@ -147,20 +165,24 @@ def write_recipes(
     -------
     list of Path
         In the folder ``NAME-recipes`` beside `folder`: ``vllm.sh``, ``llama_cpp.sh``
-        and a Modelfile for each adapter, or one without.
+        and a Modelfile for each adapter, or one without. They are written anew each
+        time, and Modelfiles of adapters that are no longer named are removed: keep
+        what you change in another folder.
 
     Raises
     ------
     ValueError
-        When a name could not stand in a file name, an adapter is no LoRA, or the chat
-        template cannot be said role by role.
+        When a name could not stand in a file name or is the model's own, an adapter is
+        no plain LoRA, the chat template cannot be said role by role, or the folder
+        holds pickles or code, as `archives.refuse_unsafe` says.
     """
     folder = Path(folder).resolve()
     for name in [folder.name, *adapters]:
         if not _NAME.fullmatch(name):
             raise ValueError(f"rename {name!r}: use letters, digits, . _ -")
+    if folder.name.lower() in map(str.lower, adapters):
+        raise ValueError(f"rename the adapter {folder.name!r}: the model has that name")
     home = folder.with_name(f"{folder.name}-recipes")
-    home.mkdir(exist_ok=True)
     model, base = f"{folder.name}.gguf", shlex.quote(f"../{folder.name}")
     places = {
         name: Path(os.path.relpath(Path(path).resolve(), home)).as_posix()
@@ -170,10 +192,7 @@ def write_recipes(
     convert = f'python "$LLAMA_CPP/convert_hf_to_gguf.py" {base} --outfile {model}\n'
     server = f"llama-server --host 127.0.0.1 --model {model}"
     if adapters:
-        configs = [Path(path) / "adapter_config.json" for path in adapters.values()]
-        ranks = [read_json(path).get("r", 0) for path in configs]
-        if not all(ranks):
-            raise ValueError("other servers take LoRA alone: merge other adapters")
+        ranks = [_read_rank(name, Path(path)) for name, path in adapters.items()]
         rank = min((r for r in _VLLM_RANKS if r >= max(ranks)), default=max(ranks))
         vllm += f" --enable-lora --max-lora-rank {rank} --lora-modules"
         server += " --lora-init-without-apply"
@@ -184,13 +203,30 @@ def write_recipes(
         server += f" --lora {name}.gguf"
     sheets = {"vllm.sh": vllm, "llama_cpp.sh": _LLAMA_CPP + convert + server}
     texts = {name: f"{_SHELL}{text}\n" for name, text in sheets.items()}
-    tail = _write_template(AutoTokenizer.from_pretrained(folder), folder)
+    tail = _write_template(_load_tokenizer(folder), folder)
     for name in adapters or [""]:
         lines = [f"FROM ./{model}", *[f"ADAPTER ./{name}.gguf"] * bool(name), tail]
         texts[f"Modelfile.{name}".rstrip(".")] = _HEAD + "\n".join(lines)
+    home.mkdir(exist_ok=True)
+    for path in home.glob("Modelfile*"):
+        if path.is_file() and path.read_bytes().startswith(_HEAD.encode()):
+            path.unlink()
     for name, text in texts.items():
         (home / name).write_text(text, "utf-8", newline="\n")
     return [home / name for name in texts]
+
+
+def _read_rank(name: str, folder: Path) -> int:
+    """Give an adapter's rank, once it is known to be what other servers can apply."""
+    settings = read_json(folder / "adapter_config.json")
+    if settings.get("peft_type") != "LORA" or settings.get("use_dora"):
+        raise ValueError(f"other servers take LoRA alone: merge {name} into its base")
+    if settings.get("use_rslora"):
+        raise ValueError(
+            f"llama.cpp would scale {name} by alpha / r, not by rsLoRA's alpha / "
+            "sqrt(r): merge it into its base"
+        )
+    return settings["r"]
 
 
 def _write_template(tokenizer: Any, folder: Path) -> str:
@@ -220,13 +256,26 @@ def _write_template(tokenizer: Any, folder: Path) -> str:
         opening, _, closing = text.partition("Alpha")
         sides[role] = opening, closing
     end = render([user], is_open=True).removeprefix(start + whole)
-    for messages in _TRIED:
+
+    def is_said(messages: Sequence[Message]) -> bool:
+        if any(m["role"] not in sides for m in messages):
+            return False
         parts = [m["content"].join(sides[m["role"]]) for m in messages]
-        if "".join([start, *parts, end]) != render(messages, is_open=True):
-            raise ValueError(
-                f"the chat template of {folder.name} cannot be said role by role: "
-                "write its Modelfile by hand"
-            )
+        try:
+            return "".join([start, *parts, end]) == render(messages, is_open=True)
+        except TemplateError:
+            return False
+
+    if not all(map(is_said, _TRIED)):
+        raise ValueError(
+            f"the chat template of {folder.name} cannot be said role by role: "
+            "write its Modelfile by hand"
+        )
+    left_out = [
+        role for role, tried in _TRIED_BESIDES.items() if not all(map(is_said, tried))
+    ]
+    for role in left_out:
+        sides.pop(role, None)  # a branch that tells something else
     # A program that puts the first token before each text by itself would double it.
     if tokenizer("x")["input_ids"][:1] == [tokenizer.bos_token_id]:
         start = ""
@@ -243,5 +292,10 @@ def _write_template(tokenizer: Any, folder: Path) -> str:
             f"the chat template of {folder.name} holds a quote or braces, which Ollama "
             "would read as its own: write its Modelfile by hand"
         )
-    lines = [f'TEMPLATE """{start}{turns}{end}"""', "PARAMETER temperature 0"]
+    lines = [
+        f"# No role {role}: the model's own template cannot be said so; messages of "
+        "that role would be dropped."
+        for role in left_out
+    ]
+    lines += [f'TEMPLATE """{start}{turns}{end}"""', "PARAMETER temperature 0"]
     return "\n".join([*lines, *(f'PARAMETER stop "{stop}"' for stop in stops)]) + "\n"

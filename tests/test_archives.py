@@ -216,6 +216,22 @@ def test_an_archive_cut_short_is_refused(name, share, adapter, tmp_path):
     refuse(tmp_path / name, "no whole archive|holds no weights")
 
 
+def test_a_member_of_broken_lzma_is_refused(adapter, tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        archive.write(adapter / "README.md", "README.md")
+    data = bytearray(path.read_bytes())
+    at = 30 + len("README.md") + 4  # the coder's properties: 225 and more are none
+    data[at] = 255
+    path.write_bytes(data)
+    refuse(path, "no whole archive")
+
+
+def test_a_tar_dated_out_of_all_time_is_refused(adapter, tmp_path):
+    dated = [("notes.txt", b"x", {"pax_headers": {"mtime": "1e300"}})]
+    refuse(write_tar(tmp_path / "a.tar.gz", dated, adapter), "no whole archive")
+
+
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 def test_a_damaged_archive_is_refused_or_gives_the_same_bytes(name, adapter, tmp_path):
     whole = archives.pack(adapter, tmp_path / name).read_bytes()
@@ -367,6 +383,10 @@ FOLDERS = {
         set_config("adapter_config.json", auto_map=CODE),
         "calls for code",
     ),
+    "an adapter's code in another case": (
+        set_config("Adapter_Config.JSON", auto_map=CODE),
+        "calls for code",
+    ),
     "a pipeline's code": (
         set_config("config.json", custom_pipelines={"x": {"impl": "evil.P"}}),
         "custom_pipelines",
@@ -396,6 +416,26 @@ FOLDERS = {
     ),
     "a rank of a billion in one layer": (
         set_config("adapter_config.json", rank_pattern={"q_proj": 10**9}),
+        "larger weights",
+    ),
+    "a rank that is no integer": (
+        set_config("adapter_config.json", r=1e9),
+        "larger weights",
+    ),
+    "a rank that is text": (
+        set_config("adapter_config.json", r="1000000000"),
+        "larger weights",
+    ),
+    "a list of ranks": (
+        set_config("adapter_config.json", rank_pattern={"q_proj": [10**9]}),
+        "larger weights",
+    ),
+    "an encoder of a billion": (
+        set_config("adapter_config.json", encoder_hidden_size=10**9),
+        "larger weights",
+    ),
+    "tokens of a billion": (
+        set_config("adapter_config.json", token_dim=10**9),
         "larger weights",
     ),
     "a link out": (link("notes.txt", "/etc/passwd"), "a link or a device"),
@@ -455,6 +495,11 @@ def test_harmless_folders_are_taken(adapter):
             "parent_library": "transformers.models.qwen3.modeling_qwen3",
         },
     )(adapter)
+    kept = {"q_proj.lora_E": [True, False, True]}  # as AdaLoRA writes it
+    widths = {"token_dim": 4, "encoder_hidden_size": 32, "num_layers": None}
+    set_config("adapter_config.json", rank_pattern=kept, target_r=None, **widths)(
+        adapter
+    )
     put("tokenizer.json", b'{"model": {"vocab": {"auto_map": 1}}}')(adapter)
     archives.refuse_unsafe(adapter)
 

@@ -1,6 +1,7 @@
 """Run alone: ``python -m pytest tests/test_deployment.py``."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -196,6 +197,20 @@ def test_a_card_of_ones_own_is_kept_and_its_base_corrected(
     assert "metadata" not in capfd.readouterr().err
 
 
+NO_COLON = pytest.mark.skipif(os.name == "nt", reason="no name on Windows")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param("a: b", marks=NO_COLON), "[x", "# y", "- z"]
+)
+def test_a_card_names_a_base_of_any_name(name, other_base, kept_adapter, tmp_path):
+    folder = Path(other_base.model).rename(tmp_path / name)
+    config = other_base.change(model=str(folder))
+    made = deployment.export_adapter(kept_adapter, tmp_path / "export", config)
+    assert ModelCard.load(made / "README.md").data.base_model == name
+    deployment.check_export(made, config)
+
+
 def test_the_same_adapter_is_exported_to_the_same_bytes(
     export, kept_adapter, wren_config, tmp_path
 ):
@@ -251,6 +266,16 @@ def test_a_base_of_the_hub_is_pinned_to_its_commit(wren_config, tmp_path, monkey
     with pytest.raises(deployment.MismatchError, match=f"the commit.*{commit}"):
         deployment.check_export(folder, config)
     deployment.check_export(folder, config.change(revision=commit))
+
+
+def test_on_colab_the_hub_is_asked_without_a_token(export, wren_config, monkeypatch):
+    def download(name, token=None, **settings):
+        raise OSError(f"{name} asked with token {token}")
+
+    monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
+    monkeypatch.setattr(deployment, "snapshot_download", download)
+    with pytest.raises(OSError, match="example/wren asked with token False"):
+        deployment.check_export(export, wren_config.change(model="example/wren"))
 
 
 # --- what is not exported --------------------------------------------------------
@@ -467,6 +492,30 @@ def test_a_folder_without_manifest_is_refused(export, wren_config):
     refuse_load(export, wren_config, "has no manifest.json")
 
 
+FOREIGN = {
+    "a list": b"[1, 2]",
+    "a text": b'"files"',
+    "no files": b'{"base": "data/wren"}',
+    "files that are a list": b'{"base": "data/wren", "files": ["README.md"]}',
+    "no base": b'{"files": {}}',
+    "cut": b'{"base": "data/wr',
+    "no text": b"\xff\xfe",
+    "nested without end": b'{"a":' * 100_000,
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_foreign_manifest_is_refused_and_not_written_over(
+    kind, adapter, export, wren_config
+):
+    path = export / "manifest.json"
+    path.write_bytes(FOREIGN[kind])
+    refuse_load(export, wren_config, "has no manifest.json of an export")
+    reason = r"has no manifest\.json of an export"
+    refuse_export(adapter, export, wren_config, reason, FileExistsError)
+    assert path.read_bytes() == FOREIGN[kind]
+
+
 def test_pickles_in_an_export_are_refused(export, wren_config):
     (export / "adapter_model.bin").write_bytes(b"")
     for use in (deployment.check_export, deployment.load_export):
@@ -555,6 +604,17 @@ def test_a_second_adapter_that_does_not_fit_is_refused(three, adapter, whole):
     save_file({f"wrapped.{name}": w for name, w in weights.items()}, path)
     with pytest.raises(models.NoEffectError, match="adapter not loaded"):
         deployment.load_adapters(whole, three | {"broken": adapter})
+
+
+def test_an_export_that_was_changed_is_not_loaded_beside_others(
+    three, export, wren_config, monkeypatch
+):
+    folders = three | {"exported": export}
+    assert "exported" in deployment.load_adapters(wren_config, folders).peft_config
+    (export / "README.md").write_text("changed")
+    monkeypatch.setattr(models, "load_base", None)  # refused before anything is loaded
+    with pytest.raises(deployment.MismatchError, match=r"changed .* in README\.md"):
+        deployment.load_adapters(wren_config, folders)
 
 
 def test_the_manifest_is_plain_json(export):

@@ -4,8 +4,9 @@ import random
 
 import numpy as np
 import pytest
+from sklearn import model_selection
 
-from ftlib import records, redaction, store
+from ftlib import drift, records, redaction, store
 from ftlib.config import ROOT
 from ftlib.drift import _score_ranks, measure_drift
 
@@ -84,6 +85,36 @@ def test_too_few_texts_advise_nothing_and_hardly_any_are_refused(foreign):
     assert not drift.should_retrain
     with pytest.raises(ValueError, match="too few texts: give 5 or more"):
         measure_drift(["disk full"] * 40, foreign[:4])
+
+
+def list_groups(*sizes):
+    """Give texts and their groups, for the sizes of the groups, old and new."""
+    old, new = ([i for i, n in enumerate(s) for _ in range(n)] for s in sizes)
+    return ["disk full"] * len(old), ["login ok"] * len(new), old + new
+
+
+@pytest.mark.parametrize("n_each", [(4, 9), (9, 1)])
+def test_too_few_groups_on_one_side_are_refused(n_each):
+    n_old, n_new = n_each
+    old, new, groups = list_groups([10] * n_old, [0] * n_old + [10] * n_new)
+    with pytest.raises(ValueError, match="too few groups: give texts of 5 or more on"):
+        measure_drift(old, new, groups=groups)
+    assert measure_drift(*list_groups([10] * 5, [10] * 5)[:2]).auc.n == 100
+
+
+def test_a_fold_of_one_kind_ranks_nothing():
+    sizes = [40, 0, 40, 3, 1, 0, 40], [40, 40, 0, 3, 1, 40, 0]
+    old, new, groups = list_groups(*sizes)
+    auc = measure_drift(old, new, groups=groups).auc
+    assert (auc.low, auc.value, auc.high) == (1.0, 1.0, 1.0)
+    assert 0 < auc.n < len(groups)
+
+
+def test_folds_of_one_kind_alone_are_refused(monkeypatch):
+    in_order = model_selection.KFold  # old texts first: only the middle fold has both
+    monkeypatch.setattr(drift, "StratifiedGroupKFold", lambda n, **_: in_order(n))
+    with pytest.raises(ValueError, match="groups so uneven cannot be folded"):
+        measure_drift(["disk full"] * 25, ["login ok"] * 25)
 
 
 def test_ranks_are_counted_within_a_fold_and_ties_count_half():

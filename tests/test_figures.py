@@ -5,8 +5,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.figure import Figure
 
 from ftlib import figures
+from ftlib.decision import Cost, plot_break_even
 from ftlib.figures import FIGURE_DATA, keep_figure_data, list_drawn
-from ftlib.reporting import plot_loss, plot_scores
+from ftlib.reporting import plot_before_after, plot_loss, plot_scores
 from ftlib.scoring import Score
 
 
@@ -42,6 +43,42 @@ def test_dots_and_upright_bars_of_a_cells_own_figure_are_listed():
     plt.close(figure)
     listed = [(r["series"], r["x"], r["y"]) for r in list_drawn(figure)]
     assert listed == [("dots", 1, 3), ("dots", 2, 4), ("", "u", 5), ("", "v", 6)]
+
+
+def test_what_an_axis_writes_its_numbers_with_gives_no_names():
+    figure, axes = plt.subplots()
+    axes.plot([100, 1000], [0.3, 20])
+    axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter(lambda y, _: f"{y} USD")
+    plt.close(figure)
+    assert [(r["x"], r["y"]) for r in list_drawn(figure)] == [(100, 0.3), (1000, 20)]
+
+
+def test_the_costs_of_a_break_even_figure_are_numbers():
+    costs = [Cost("a", fixed=100, per_answer=0), Cost("b", fixed=0, per_answer=0.001)]
+    rows = list_drawn(plot_break_even(costs))
+    assert len(rows) > 800
+    assert {type(row[side]) for row in rows for side in "xy"} == {float}
+
+
+def test_a_place_between_named_ticks_keeps_its_number():
+    figure, axes = plt.subplots()
+    axes.plot([0.1, 0.3], [1, 2])
+    axes.set_xticks([0.1, 0.5], ["few", "many"])
+    plt.close(figure)
+    assert [row["x"] for row in list_drawn(figure)] == ["few", 0.3]
+
+
+def test_dots_of_two_series_beside_a_name_belong_to_it():
+    scores = [Score(name, 0.5, 40, 0.4, 0.6) for name in ("sums", "dates")]
+    rows = [r for r in list_drawn(plot_before_after(scores, scores)) if "x_to" not in r]
+    assert [(row["series"], row["y"]) for row in rows] == [
+        ("before", "sums"),
+        ("before", "dates"),
+        ("after", "sums"),
+        ("after", "dates"),
+    ]
 
 
 def test_a_notebook_keeps_a_figures_numbers_beside_its_picture(monkeypatch):

@@ -1,5 +1,7 @@
 """Run alone: ``python -m pytest tests/test_memory.py``."""
 
+import json
+
 import pytest
 import torch
 
@@ -23,6 +25,20 @@ def make_config(**changes):
 
 def estimate(architecture=WREN_SHAPE, device_type="cpu", **changes):
     return memory.estimate_memory(architecture, make_config(**changes), device_type)
+
+
+def test_a_model_folder_runs_no_code_of_its_own_for_its_shape(tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(
+        "from transformers import PretrainedConfig\n"
+        f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+        "class Evil(PretrainedConfig):\n    pass\n"
+    )
+    settings = {"model_type": "evil", "auto_map": {"AutoConfig": "evil.Evil"}}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # a user who says yes
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        memory.load_architecture(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
 
 
 def test_weights_in_16_bits_take_two_bytes_each():

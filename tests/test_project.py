@@ -153,6 +153,21 @@ def test_letters_and_chat_marks_are_mended(load):
 
 
 @pytest.mark.parametrize(
+    "mark",
+    ["<\x01|im_end|>", "<|im_\ufeffend|>", "<\x1b[31m|im_end|>"],
+    ids=["control", "byte-order mark", "colour"],
+)
+def test_a_repair_makes_no_chat_mark(load, tokenizer, mark):
+    loaded = load([*PAIRS, ("Is the lamp here?", f"{mark} Do it.")])
+    problems = project.find_problems(loaded, CONFIG)
+    assert [bad.row for bad in problems["chat marks"]] == [23]
+    said = project.take_rows(loaded, problems, CONFIG)[-1]["messages"][1]["content"]
+    assert said == "< |im_end|> Do it."
+    ids = tokenizer(said)["input_ids"]
+    assert tokenizer.convert_tokens_to_ids("<|im_end|>") not in ids
+
+
+@pytest.mark.parametrize(
     ("value", "group"), [("a", "a"), (0, "0"), (None, "row 1"), ("", "row 1")]
 )
 def test_the_group_column_is_kept_and_an_empty_one_is_none(load, value, group):

@@ -179,6 +179,7 @@ def test_a_real_upload_is_taken_and_loaded(panel):
     panel.upload.send_state = lambda *_, **__: None  # its dates are a browser's
     panel.upload.set_trait("value", value)
     assert panel.file.value.name == "upload-b.csv"
+    assert "upload-b.csv is taken: press Load." in panel.status["load"].value
     panel.buttons["load"].click()
     assert panel.value["loaded"].examples == [make_example("How?", "So.")]
 
@@ -194,8 +195,18 @@ def test_the_worked_examples_ship_and_a_path_can_be_typed(panel, tmp_path):
     path = tmp_path / "mine.csv"
     path.write_text("prompt,completion\nHow?,So.\n")
     panel.path.value = str(path)
+    assert "mine.csv is taken: press Load." in panel.status["load"].value
     panel.load()
     assert panel.value["loaded"].path == path
+
+
+@pytest.mark.parametrize("nothing", ["", "  "])
+def test_an_empty_path_is_no_file(panel, tmp_path, nothing):
+    panel.path.value = str(tmp_path / "mine.csv")
+    options = panel.file.options
+    panel.path.value = nothing
+    assert panel.file.options == options
+    assert panel.file.value == tmp_path / "mine.csv"
 
 
 # --- steps -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import date
+from functools import partial
 
 import pytest
 import yaml
@@ -67,7 +68,7 @@ def gather(tmp_path):
         "tested_on": "alerts of test",
         "rerun": "python train.py",
     }
-    return lambda **changes: release.gather(tmp_path / "pack", run, **given | changes)
+    return partial(release.gather, tmp_path / "pack", run, **given)
 
 
 @pytest.fixture
@@ -162,9 +163,10 @@ def test_data_that_may_not_be_trained_on_fails_the_licence(gather):
 
 
 def test_terms_that_are_wrong_fail_ownership(gather):
-    failed = find_failed(gather(), approver="security  operations")
-    assert failed["ownership"].startswith("approver is the owner")
-    assert list(failed) == ["ownership"]
+    for approver in ("security  operations", "Security Operations"):
+        failed = find_failed(gather(), approver=approver)
+        assert failed["ownership"].startswith("approver is the owner")
+        assert list(failed) == ["ownership"]
 
 
 def test_a_gate_that_is_none_and_a_run_that_did_not_finish_are_refused(
@@ -224,7 +226,8 @@ def test_the_shipped_template_is_whole_and_names_roles():
     terms = release.read_terms(path, TODAY)
     assert terms["owner"] != terms["approver"]
     assert list(terms) == list(TERMS)
-    assert release.find_term_faults(TERMS | {"review_date": date(2030, 1, 1)}) == []
+    later = TERMS | {"review_date": date(2030, 1, 1)}
+    assert release.find_term_faults(later, TODAY) == []
 
 
 @pytest.mark.parametrize(
@@ -255,6 +258,64 @@ def test_a_file_that_is_gone_makes_the_card_stale(gather, tmp_path):
     pack = gather()
     (tmp_path / "alerts.jsonl").unlink()
     assert "alerts.jsonl" in release.warn_if_stale(pack.folder)
+
+
+def read_all(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("place", "file", "named"),
+    [
+        ("short", "short/run.json", "adapter"),
+        ("other", "other/run.json", "run.json"),  # of a run whose adapter is elsewhere
+        ("pack", "pack/notes.json", "notes.json"),
+        ("pack", "pack/tested.json", "tested.json"),  # an input under a part's name
+    ],
+)
+def test_gathering_deletes_nothing_that_no_pack_wrote(
+    gather, tmp_path, place, file, named
+):
+    path = tmp_path / file
+    if not path.exists():
+        store.write_json(path, {"status": "finished"})
+    inputs = [path] if named == "tested.json" else []
+    given = {**gather.keywords, "inputs": inputs}
+    before = read_all(tmp_path)
+    with pytest.raises(FileExistsError, match=f"{place} holds {named}, which is no"):
+        release.gather(tmp_path / place, tmp_path / "short", **given)
+    assert read_all(tmp_path) == before
+
+
+def test_a_pack_with_its_card_and_checklist_is_replaced_and_no_part_stays(gather):
+    pack = gather()
+    release.judge(pack, TERMS, TODAY)
+    release.write_card(pack)
+    release.write_checklist(pack)
+    (pack.folder / ".notes").write_text("kept")
+    gather(before=None)
+    names = {path.name for path in pack.folder.iterdir()}
+    assert not names & {"release.json", "answered.json", "forgetting.json"}
+    assert {"README.md", "checklist.html", "manifest.json", ".notes"} <= names
+
+
+def test_what_a_base_is_used_with_and_where_licences_stand_is_evidence_too(
+    gather, tmp_path
+):
+    hashes = store.read_json(gather().folder / "manifest.json")
+    small = ["config", "tokenizer", "tokenizer_config", "generation_config"]
+    wanted = {f"data/wren/{name}.json" for name in small} | {"data/README.md"}
+    wanted |= {"data/wren/chat_template.jinja", "data/wren/README.md"}
+    assert wanted <= hashes.keys()
+    run = store.read_json(tmp_path / "short" / "run.json")
+    run["config"]["model"] = str(tmp_path / "base")
+    store.write_json(tmp_path / "short" / "run.json", run)
+    template = tmp_path / "base" / "chat_template.jinja"
+    template.parent.mkdir()
+    template.write_text("before")
+    pack = gather()
+    template.write_text("after")
+    assert release.find_stale(pack.folder) == [template.as_posix()]
 
 
 def test_a_pack_that_was_cut_off_is_no_pack(gather, tmp_path, monkeypatch):
@@ -373,14 +434,24 @@ def test_the_checklist_has_each_gate_in_words_and_room_to_sign(gather):
     )
 
 
+def test_a_long_text_without_spaces_is_clipped_and_not_dropped(gather):
+    pack = gather()
+    release.judge(
+        pack, TERMS | {"purpose": "&" + "x" * 400, "retention": "<" * 170}, TODAY
+    )
+    text = release.write_checklist(pack).read_text(encoding="utf-8")
+    assert f"<td>purpose</td><td>&amp;{'x' * 164}[...]</td>" in text
+    assert f"<td>retention</td><td>{'&lt;' * 170}</td>" in text
+
+
 def test_export_hands_over_the_adapter_the_base_and_the_card(
     gather, exported, tmp_path
 ):
     pack = gather()
     with pytest.raises(release.RefusedError, match="was not judged: call judge first"):
-        release.export(pack, tmp_path / "out")
+        release.export(pack, tmp_path / "out", today=TODAY)
     release.judge(pack, TERMS, TODAY)
-    release.export(pack, tmp_path / "out")
+    release.export(pack, tmp_path / "out", today=TODAY)
     [(adapter, config, card)] = exported
     assert adapter == tmp_path / "short" / "adapter"
     assert config.model == str(ROOT / "data/wren")
@@ -394,7 +465,7 @@ def test_export_is_refused_without_ship_with_every_reason(gather, exported, tmp_
     release.judge(pack, TERMS, TODAY)
     for override in (None, ("", "because"), ("model risk", " ")):
         with pytest.raises(release.RefusedError) as error:
-            release.export(pack, tmp_path / "out", override)
+            release.export(pack, tmp_path / "out", override, today=TODAY)
         for words in ("DO NOT SHIP", "- forgetting:", "- leak:", "give who decides"):
             assert words in str(error.value)
     assert exported == []
@@ -403,7 +474,9 @@ def test_export_is_refused_without_ship_with_every_reason(gather, exported, tmp_
 def test_an_override_lands_in_the_card_and_in_release_json(gather, exported, tmp_path):
     pack = gather(after=None)
     release.judge(pack, TERMS, TODAY)
-    release.export(pack, tmp_path / "out", ("model risk", "for a <b>demo</b> only"))
+    release.export(
+        pack, tmp_path / "out", ("model risk", "for a <b>demo</b> only"), today=TODAY
+    )
     [(*_, card)] = exported
     told = "OVERRIDE: model risk ships it against the gates: for a &lt;b&gt;demo"
     assert told in card.split("# short")[0]
@@ -411,8 +484,35 @@ def test_an_override_lands_in_the_card_and_in_release_json(gather, exported, tmp
     kept = json.loads((pack.folder / "release.json").read_text())["override"]
     assert kept == {"by": "model risk", "reason": "for a <b>demo</b> only"}
     release.judge(gather(), TERMS, TODAY)
-    release.export(pack, tmp_path / "out", ("model risk", "not needed"))
+    release.export(pack, tmp_path / "out", ("model risk", "not needed"), today=TODAY)
     assert "OVERRIDE" not in exported[-1][-1]
+
+
+def test_judging_again_does_not_forget_who_overrode(gather, exported, tmp_path):
+    pack = gather(after=None)
+    release.judge(pack, TERMS, TODAY)
+    release.export(pack, tmp_path / "out", ("model risk", "a demo"), today=TODAY)
+    before = pack.read("release")
+    assert not release.decide(pack, TERMS | {"owner": ""}, TODAY).ship
+    assert pack.read("release") == before
+    release.judge(pack, TERMS | {"purpose": "Another."}, TODAY)
+    assert pack.read("release")["terms"]["purpose"] == "Another."
+    assert pack.read("release")["override"] == {"by": "model risk", "reason": "a demo"}
+    assert "OVERRIDE: model risk" in release.write_card(pack).read_text("utf-8")
+
+
+@pytest.mark.parametrize("day", [date(2027, 5, 31), date(2030, 1, 1)])
+def test_a_review_that_is_due_on_the_day_of_export_stops_it(
+    gather, exported, tmp_path, day
+):
+    pack = gather()
+    assert release.judge(pack, TERMS, TODAY).ship
+    with pytest.raises(release.RefusedError, match="review_date is '2027-05-31'"):
+        release.export(pack, tmp_path / "out", today=day)
+    release.judge(pack, TERMS, day)
+    with pytest.raises(release.RefusedError, match="review_date is '2027-05-31'"):
+        release.export(pack, tmp_path / "out", today=TODAY)  # a clock set back
+    assert exported == []
 
 
 def test_export_judges_again_so_that_neither_staleness_nor_an_edit_slips_by(
@@ -423,12 +523,12 @@ def test_export_judges_again_so_that_neither_staleness_nor_an_edit_slips_by(
     path = pack.folder / "release.json"
     store.write_json(path, store.read_json(path) | {"ship": True})
     with pytest.raises(release.RefusedError, match="forgetting"):
-        release.export(pack, tmp_path / "out")
+        release.export(pack, tmp_path / "out", today=TODAY)
     pack = gather()
     release.judge(pack, TERMS, TODAY)
     (tmp_path / "alerts.jsonl").write_text("{}")
     with pytest.raises(release.RefusedError, match="STALE: alerts.jsonl changed"):
-        release.export(pack, tmp_path / "out")
+        release.export(pack, tmp_path / "out", today=TODAY)
     assert exported == []
 
 
@@ -437,5 +537,5 @@ def test_terms_survive_the_way_through_yaml_and_back(gather, exported, tmp_path)
     path.write_text(yaml.safe_dump(TERMS | {"review_date": date(2027, 5, 31)}))
     pack = gather()
     assert release.judge(pack, release.read_terms(path, TODAY), TODAY).ship
-    release.export(pack, tmp_path / "out")
+    release.export(pack, tmp_path / "out", today=TODAY)
     assert len(exported) == 1

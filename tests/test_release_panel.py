@@ -44,13 +44,26 @@ def test_a_changed_field_changes_the_terms_and_the_gate(panel, pack):
     panel.fields["approver"].value = "security operations"
     assert panel.value["approver"] == "security operations"
     assert "approver is the owner" in panel.gates.value
-    assert pack.read("release")["terms"]["approver"] == "security operations"
     panel.fields["approver"].value = "model risk"
     panel.fields["forbidden_uses"].value = "one\n\n two "
     assert panel.value["forbidden_uses"] == ["one", "two"]
     panel.fields["review_date"].value = "2026-01-01"
     assert "2026-01-01" in panel.gates.value
     assert "write a day to come" in panel.gates.value
+
+
+def test_neither_building_nor_editing_it_changes_what_the_pack_keeps(pack):
+    assert panels.ReleasePanel(pack, TERMS, TODAY)
+    assert pack.read("release") == {}
+    release.judge(pack, TERMS, TODAY)
+    path = pack.folder / "release.json"
+    override = {"by": "model risk", "reason": "a demo"}
+    store.write_json(path, store.read_json(path) | {"override": override})
+    before = path.read_bytes()
+    panel = panels.ReleasePanel(pack, TERMS | {"purpose": "Another."}, TODAY)
+    panel.fields["approver"].value = "security operations"
+    assert "approver is the owner" in panel.gates.value
+    assert path.read_bytes() == before
 
 
 def test_it_shows_the_verdict_and_every_gate_in_words(panel):

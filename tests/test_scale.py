@@ -2,10 +2,12 @@
 
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import yaml
@@ -83,12 +85,37 @@ def test_a_line_that_is_no_row_is_named(tmp_path, row):
     assert not (tmp_path / "job").exists()
 
 
-def test_no_written_file_names_a_folder_of_this_machine(tmp_path):
-    for path in scale.export(QLORA, tmp_path / "job", ROWS):
+@pytest.mark.parametrize(
+    "row", [{"text": "a"}, {"input_ids": [1, 2], "labels": [1]}, {"labels": [1]}, "a"]
+)
+def test_a_row_that_is_none_is_named_too_where_rows_are_given(tmp_path, row):
+    with pytest.raises(ValueError, match=r"validation, row 2: .*encode the examples"):
+        scale.export(QLORA, tmp_path / "job", ROWS, [*ROWS, row])
+    assert not (tmp_path / "job").exists()
+
+
+def test_no_file_written_in_the_course_names_a_folder_of_this_machine(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(scale, "ROOT", tmp_path.resolve())
+    (tmp_path / "data" / "mine").mkdir(parents=True)
+    config = QLORA.change(model=str(tmp_path / "data" / "mine"))
+    for path in scale.export(config, tmp_path / "runs" / "job", ROWS):
         text = path.read_text("utf-8")
         assert str(ROOT) not in text
-        assert str(tmp_path) not in text
-    assert read_json(tmp_path / "job" / "config.json")["model"] == "data/wren"
+        assert tmp_path.name not in text
+    written = read_json(tmp_path / "runs" / "job" / "config.json")
+    assert written["model"] == "data/mine"
+    task = yaml.safe_load((tmp_path / "runs" / "job" / "sky.yaml").read_text())
+    assert task["file_mounts"] == {"~/job": "runs/job"}
+
+
+def test_a_base_outside_the_course_is_found_again(tmp_path):
+    assert not tmp_path.is_relative_to(ROOT)
+    (tmp_path / "mybase").mkdir()
+    config = QLORA.change(model=str(tmp_path / "mybase"))
+    scale.export(config, tmp_path / "job", ROWS)
+    assert Path(scale.load(tmp_path / "job")[0].model) == tmp_path.resolve() / "mybase"
 
 
 def test_the_script_is_short_and_starts_with_what_it_is(tmp_path):
@@ -122,6 +149,29 @@ def test_a_file_that_was_there_before_is_kept(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
 
+def test_a_way_left_out_leaves_no_file_behind_and_can_come_back(tmp_path):
+    scale.export(QLORA, tmp_path, ROWS)
+    scale.export(QLORA, tmp_path, ROWS, ways=["ddp"])
+    assert not (tmp_path / "fsdp1.yaml").exists()
+    assert not (tmp_path / "zero3.yaml").exists()
+    scale.export(QLORA, tmp_path, ROWS)
+    assert (tmp_path / "zero3.yaml").exists()
+
+
+def test_a_file_of_a_way_left_out_is_kept_where_it_was_changed_and_known_again(
+    tmp_path,
+):
+    scale.export(QLORA, tmp_path, ROWS)
+    written = (tmp_path / "zero3.yaml").read_bytes()
+    (tmp_path / "zero3.yaml").write_bytes(written + b"# mine\n")
+    scale.export(QLORA, tmp_path, ROWS, ways=["ddp"])
+    assert (tmp_path / "zero3.yaml").read_bytes() == written + b"# mine\n"
+    with pytest.raises(FileExistsError, match=r"zero3.yaml .* move it away"):
+        scale.export(QLORA, tmp_path, ROWS)
+    (tmp_path / "zero3.yaml").write_bytes(written)  # as it was written
+    scale.export(QLORA, tmp_path, ROWS)
+
+
 # --- what is refused -------------------------------------------------------------
 
 
@@ -148,6 +198,13 @@ def test_a_way_that_cannot_train_the_settings_is_refused(tmp_path, config, way, 
 @pytest.mark.parametrize("n", [3, 16])
 def test_more_processes_than_rows_or_an_uneven_share_is_refused(tmp_path, n):
     with pytest.raises(ValueError, match=f"^{n} processes cannot share 8 rows evenly"):
+        scale.export(QLORA, tmp_path / "job", ROWS, n_processes=n)
+    assert not (tmp_path / "job").exists()
+
+
+@pytest.mark.parametrize("n", [0, -2])
+def test_less_than_one_process_is_refused(tmp_path, n):
+    with pytest.raises(ValueError, match=f"^{n} processes train nothing: start one or"):
         scale.export(QLORA, tmp_path / "job", ROWS, n_processes=n)
     assert not (tmp_path / "job").exists()
 
@@ -231,11 +288,20 @@ def test_skypilot_is_told_what_it_needs(tmp_path):
     assert task == {
         "name": "fine-tune",
         "workdir": ".",
-        "file_mounts": {"~/job": "job"},
+        "file_mounts": {"~/job": (tmp_path / "job").resolve().as_posix()},
         "resources": {"accelerators": "L4:4"},
         "setup": "pip install -e .",
         "run": "torchrun --nproc-per-node 4 ~/job/train.py",
     }
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such names")
+def test_a_folders_odd_name_reaches_skypilot_as_it_is(tmp_path):
+    folder = tmp_path / 'a: b #1 "c" {0} \N{HOUSE BUILDING}'
+    text = scale.export(QLORA, folder, ROWS)[2].read_text("utf-8")
+    assert yaml.safe_load(text)["file_mounts"] == {"~/job": str(folder.resolve())}
+    command = text.splitlines()[0].partition(": ")[2]
+    assert shlex.split(command)[-1] == str(folder.resolve() / "sky.yaml")
 
 
 # --- two processes that train ----------------------------------------------------

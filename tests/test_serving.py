@@ -13,8 +13,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from ftlib import generation, serving
+from ftlib.archives import UnsafeError
 from ftlib.config import ROOT
 from ftlib.schema import make_prompts
 
@@ -51,6 +54,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(serving, "RUNS", tmp_path / "runs")
     made = tmp_path / "models" / "tiny"
     shutil.copytree(WREN, made, ignore=shutil.ignore_patterns("*.safetensors"))
+    save_file({"weight": torch.zeros(2)}, made / "model.safetensors")
     return made
 
 
@@ -153,7 +157,7 @@ def test_a_server_that_will_not_end_is_killed(folder, pretend, monkeypatch):
 
 
 def test_a_server_that_does_not_start_is_quoted_and_its_log_kept(folder, pretend):
-    pretend("print('loading'); sys.exit('address already in use')")
+    pretend("print('loading', flush=True); sys.exit('address already in use')")
     with (
         pytest.raises(RuntimeError, match="not start: address already in use") as error,
         serving.serve(folder),
@@ -192,11 +196,38 @@ def test_what_cannot_be_served_is_named_with_the_remedy(folder, monkeypatch, tmp
         serving.serve(odd).__enter__()
 
 
+def test_a_folder_with_code_of_its_own_is_neither_served_nor_written_about(
+    folder, pretend, tmp_path, monkeypatch
+):
+    pretend(SERVE + "time.sleep(60)")
+    seen = tmp_path / "ran"
+    (folder / "evil.py").write_text(
+        "from transformers import PreTrainedTokenizerFast\n"
+        f"open({str(seen)!r}, 'w')\n"
+        "class Evil(PreTrainedTokenizerFast):\n    pass\n"
+    )
+    (folder / "config.json").write_text('{"model_type": "evil"}')
+    path = folder / "tokenizer_config.json"
+    settings = json.loads(path.read_text()) | {"tokenizer_class": "Evil"}
+    settings["auto_map"] = {"AutoTokenizer": [None, "evil.Evil"]}
+    path.write_text(json.dumps(settings))
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # a user who says yes
+    with pytest.raises(UnsafeError, match=r"evil.py can run code"):
+        serving.serve(folder).__enter__()
+    with pytest.raises(UnsafeError, match=r"evil.py can run code"):
+        serving.write_recipes(folder, {})
+    monkeypatch.setattr(serving, "refuse_unsafe", lambda folder: None)
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        serving.write_recipes(folder, {})
+    assert not seen.exists()
+
+
 # --- the recipes -------------------------------------------------------------------
 
 
 def make_adapter(folder, **settings):
     folder.mkdir(parents=True)
+    settings = {"peft_type": "LORA"} | settings
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     return folder
 
@@ -338,6 +369,54 @@ def test_a_role_that_the_template_refuses_is_left_out(folder):
     assert '"tool"' not in template
 
 
+# As Gemma 3 has it: what the system says stands before the first user's words.
+MERGED = (
+    "{% if messages[0].role == 'system' %}{% set lead = messages[0].content + '\n\n' %}"
+    "{% set rest = messages[1:] %}{% else %}{% set lead = '' %}"
+    "{% set rest = messages %}{% endif %}"
+    "{% for m in rest %}<{{ m.role }}>{{ lead if loop.first else '' }}"
+    "{{ m.content }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+# As Qwen 3 has it: tools that answer in a row share one turn.
+SHARED_TURN = (
+    "{% for m in messages %}{% if m.role == 'tool' %}"
+    "{% if loop.first or messages[loop.index0 - 1].role != 'tool' %}<user>{% endif %}"
+    "[{{ m.content }}]"
+    "{% if loop.last or messages[loop.index0 + 1].role != 'tool' %}<end>{% endif %}"
+    "{% else %}<{{ m.role }}>{{ m.content }}<end>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "kept", "left_out"),
+    [(MERGED, "tool", "system"), (SHARED_TURN, "system", "tool")],
+)
+def test_a_role_that_would_render_otherwise_is_left_out_and_said_to_be(
+    folder, template, kept, left_out
+):
+    change_template(folder, template)
+    path = serving.write_recipes(folder, {})[-1]
+    made = read_template(path)
+    assert f'eq .Role "{kept}" }}}}<{kept}>{{{{ .Content }}}}<end>{{{{' in made
+    assert f'"{left_out}"' not in made
+    assert "Alpha" not in made  # what the template was asked with
+    assert "Beta" not in made
+    assert f"\n# No role {left_out}: " in path.read_text()
+    assert f"No role {kept}" not in path.read_text()
+
+
+def test_a_template_without_an_assistant_is_refused(folder):
+    change_template(
+        folder,
+        "{% for m in messages %}{% if m.role != 'user' %}{{ raise_exception('no') }}"
+        "{% endif %}[{{ m.content }}]{% endfor %}",
+    )
+    with pytest.raises(ValueError, match="role by role"):
+        serving.write_recipes(folder, {})
+
+
 @pytest.mark.parametrize(
     ("template", "reason"),
     [
@@ -362,7 +441,43 @@ def test_names_that_could_be_read_as_commands_and_adapters_of_another_kind_are_r
             serving.write_recipes(folder, {name: place})
     with pytest.raises(ValueError, match="LoRA alone: merge"):
         serving.write_recipes(folder, {"ia3": place})
-    assert not (folder.parent / "tiny-recipes" / "vllm.sh").exists()
+    assert not (folder.parent / "tiny-recipes").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"use_dora": True}, "LoRA alone: merge odd"),
+        ({"peft_type": "ADALORA"}, "LoRA alone: merge odd"),
+        ({"use_rslora": True}, r"alpha / sqrt\(r\): merge it"),
+    ],
+)
+def test_a_lora_that_other_servers_would_apply_wrongly_is_refused(
+    folder, settings, reason
+):
+    place = make_adapter(folder.parent / "odd", r=8, **settings)
+    with pytest.raises(ValueError, match=reason):
+        serving.write_recipes(folder, {"odd": place})
+
+
+@pytest.mark.parametrize("name", ["tiny", "Tiny"])
+def test_an_adapter_named_as_the_model_is_refused(folder, name):
+    place = make_adapter(folder.parent / "odd", r=8)
+    with pytest.raises(ValueError, match="rename the adapter 'tiny'"):
+        serving.write_recipes(folder, {name: place})
+
+
+def test_recipes_written_anew_leave_no_modelfile_of_an_adapter_that_is_gone(
+    folder, recipes
+):
+    home = recipes["vllm.sh"].parent
+    (home / "Modelfile.mine").write_text("FROM ./mine.gguf\n")
+    (home / "triage.gguf").write_bytes(b"weights")
+    serving.write_recipes(folder, {"voice": folder.parent / "a $(b) 'c'"})
+    assert {path.name for path in home.iterdir()} == {
+        *("vllm.sh", "llama_cpp.sh", "Modelfile.voice"),
+        *("Modelfile.mine", "triage.gguf"),  # not written by write_recipes
+    }
 
 
 def test_a_gguf_file_holds_the_models_weights_and_its_end_token(folder, tiny_model):

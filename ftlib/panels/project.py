@@ -154,7 +154,7 @@ class ProjectPanel(widgets.VBox):
             boxes += [widgets.HTML(f"<h3>{title}</h3>"), *parts]
         super().__init__(boxes)
         self.upload.observe(lambda _: self._try("load", self._take_upload), "value")
-        self.path.observe(lambda change: self._offer(Path(change["new"])), "value")
+        self.path.observe(lambda change: self._offer(change["new"]), "value")
         self._drop("load")
 
     @property
@@ -299,8 +299,7 @@ class ProjectPanel(widgets.VBox):
     def _keep(self, step: str, result: Any, body: str, told: str = "") -> None:
         """Keep and show what a step has given."""
         self._done[step] = result
-        said = make_safe(told or "Done.")
-        self.status[step].value = f'<span role="status">{said}</span>'
+        self._tell(step, told or "Done.")
         self.shown[step].value = frame(STEPS[step][1], STEPS[step][3], body)
         self._enable()
 
@@ -308,8 +307,7 @@ class ProjectPanel(widgets.VBox):
         """Let a button be pressed where the step before is done."""
         is_busy = bool(self.training and self.training.state in BUSY)
         for before, step in pairwise([None, *STEPS]):
-            ready = before is None or before in self._done
-            self.buttons[step].disabled = is_busy or not ready
+            self.buttons[step].disabled = is_busy or before not in (None, *self._done)
 
     def _follow(self) -> None:
         """Keep a run that has finished; what was made of one before it goes."""
@@ -319,9 +317,13 @@ class ProjectPanel(widgets.VBox):
             self._done |= {"train": run} if run else {}
         self._enable()
 
+    def _tell(self, step: str, text: str) -> None:
+        """Say how a step stands."""
+        self.status[step].value = f'<span role="status">{make_safe(text)}</span>'
+
     def _try(self, step: str, twin: Callable[[], None] | None = None) -> None:
         """Do what a button says, or say why not."""
-        self.status[step].value = '<span role="status">Working ...</span>'
+        self._tell(step, "Working ...")
         try:
             (twin or getattr(self, step))()
         except Exception as error:
@@ -331,15 +333,16 @@ class ProjectPanel(widgets.VBox):
     def _take_upload(self) -> None:
         """Keep what was uploaded under a name that is safe, and choose it."""
         name, content = read_upload(self.upload.value)
-        path = (
-            self._folder / "uploads" / re.sub(r"[^\w.-]+", "_", f"upload-{name}")[-90:]
-        )
+        safe = re.sub(r"[^\w.-]+", "_", f"upload-{name}")[-90:]
+        path = self._folder / "uploads" / safe
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-        self._offer(path)
+        self._offer(str(path))
 
-    def _offer(self, path: Path) -> None:
+    def _offer(self, path: str) -> None:
         """Add a file to those to choose from, and choose it."""
-        options = dict(self.file.options) | {spell_controls(path.name or "?"): path}
-        self.file.options = list(options.items())
-        self.file.value = path
+        if name := Path(path.strip()).name:
+            options = dict(self.file.options) | {spell_controls(name): Path(path)}
+            self.file.options = list(options.items())
+            self.file.value = Path(path)
+            self._tell("load", f"{name} is taken: press Load.")

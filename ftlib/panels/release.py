@@ -15,7 +15,7 @@ from ftlib.schema import make_safe
 
 class ReleasePanel(widgets.VBox):
     """
-    Judge a pack of evidence by terms, as these are changed.
+    Show how a pack of evidence fares as terms are changed; the pack stays as it is.
 
     Parameters
     ----------
@@ -83,8 +83,8 @@ class ReleasePanel(widgets.VBox):
         return kind(value=self._write(name), layout=layout, **how)
 
     def _show(self) -> None:
-        """Judge by the terms as they stand, and show each gate."""
-        decision = release.judge(self._pack, self.value, self._today)
+        """Show each gate by the terms as they stand; `release.judge` keeps them."""
+        decision = release.decide(self._pack, self.value, self._today)
         words = {True: "PASS", False: "FAIL"}
         rows = [
             {"gate": g.name, "passed": words[g.passed], "why": g.reason}

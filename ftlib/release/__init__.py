@@ -10,6 +10,7 @@ from ftlib.release.evidence import warn_if_stale as warn_if_stale
 from ftlib.release.gates import Decision as Decision
 from ftlib.release.gates import Gate as Gate
 from ftlib.release.gates import RefusedError as RefusedError
+from ftlib.release.gates import decide as decide
 from ftlib.release.gates import export as export
 from ftlib.release.gates import judge as judge
 from ftlib.release.terms import find_term_faults as find_term_faults

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
-from textwrap import shorten
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -12,8 +11,6 @@ from ftlib.release.evidence import MANIFEST, Pack, warn_if_stale
 from ftlib.schema import make_safe
 from ftlib.store import read_json
 
-VERDICT = "release.json"
-"""The file of a pack that keeps how it was judged, by which terms, and who overrode."""
 CLIP = 170
 """Characters of a text on the checklist, at most, so that it stays one page."""
 Rows = list[Sequence[Any]]
@@ -120,9 +117,12 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
     return Template(text).substitute(parts)
 
 
-def _write(value: Any) -> str:
+def _write(value: Any, length: int | None = None) -> str:
     """Give a value as one line in which nothing acts, in Markdown or HTML."""
     text = "; ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = " ".join(text.split())
+    if length and len(text) > length:
+        text = f"{text[: length - 5]}[...]"  # before escaping, which makes it longer
     return " ".join(make_safe(text).replace("|", "&#124;").split())
 
 
@@ -146,7 +146,6 @@ def _draw_scores(what: str, scores: Mapping[str, Sequence[Any]]) -> str:
 def _draw_html(rows: Rows) -> str:
     """Draw rows as an HTML table of clipped texts."""
     lines = [
-        "".join(f"<td>{shorten(_write(value), CLIP)}</td>" for value in row)
-        for row in rows
+        "".join(f"<td>{_write(value, CLIP)}</td>" for value in row) for row in rows
     ]
     return "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"

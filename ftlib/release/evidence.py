@@ -17,8 +17,14 @@ from ftlib.scoring import Score, Setting
 
 MANIFEST = "manifest.json"
 """The file with the hash of each part and of each file that the parts rest on."""
+VERDICT = "release.json"
+"""The file of a pack that keeps how it was judged, by which terms, and who overrode."""
+PARTS = ("run", "environment", "splits", "licences", "systems", "gates", "cost")
+PARTS += ("tested", "answered", "forgetting")
+_JSON = {*(f"{part}.json" for part in PARTS), MANIFEST, VERDICT}
 MEASURED = ("redaction", "leak", "gain", "format", "compliance")
 """The gates that judge scores."""
+_TABLE = ROOT / "data" / "README.md"
 Scores = Mapping[str, Sequence[Score]]
 
 
@@ -126,6 +132,8 @@ def gather(
     ------
     ValueError
         When the run is not finished, or a gate judges no scores.
+    FileExistsError
+        When the folder is the run's, or holds anything that is of no pack.
 
     Notes
     -----
@@ -137,6 +145,9 @@ def gather(
         raise ValueError(f"this run is {run['status']}: let it finish first")
     if unknown := sorted(gates.keys() - set(MEASURED)):
         raise ValueError(f"no gate {unknown[0]!r} judges scores: use {MEASURED}")
+    files = [run_folder / store.RUN_FILE, *sources, *inputs]
+    files += (run_folder / store.ADAPTER_FOLDER).glob("*")
+    _refuse_loss(folder, files)
     base, local = run["config"]["model"], ROOT / run["config"]["model"]
     base = _name(local) if local.exists() else base
     known = _list_licences(base) | dict(licences or {})
@@ -156,16 +167,29 @@ def gather(
         summary = list(summarise(before, after).values())
         lost = {"summary": summary, "abilities": compare_abilities(before, after)}
         parts["forgetting"] = {name: _keep(scores) for name, scores in lost.items()}
-    for path in folder.glob("*.json"):  # the manifest too: from here on it is no pack
-        path.unlink()
+    for name in (MANIFEST, *_JSON):  # the manifest first: from here on it is no pack
+        (folder / name).unlink(missing_ok=True)
     for name, part in parts.items():
         store.write_json(folder / f"{name}.json", part)
-    files = [run_folder / store.RUN_FILE, *local.glob("*.safetensors")]
-    files += [*(run_folder / store.ADAPTER_FOLDER).glob("*"), *sources, *inputs]
-    files += [folder / f"{name}.json" for name in parts]
+    files += [path for path in local.glob("[!.]*") if path.is_file()]
+    files += [_TABLE, *(folder / f"{name}.json" for name in parts)]
     hashes = {_name(path): store.hash_file(path) for path in files}
     store.write_json(folder / MANIFEST, hashes)
     return Pack(folder)
+
+
+def _refuse_loss(folder: Path, files: Sequence[str | os.PathLike]) -> None:
+    """Refuse a folder that holds what no pack wrote, or a file that one rests on."""
+    place, ours = folder.resolve(), {*_JSON, "README.md", "checklist.html"}
+    found = [path for path in folder.glob("[!.]*") if path.name not in ours]
+    found += [path for path in map(Path, files) if place in path.resolve().parents]
+    run = Pack(folder).read("run")
+    found += [folder / store.RUN_FILE] if run and "rerun" not in run else []
+    if found:
+        raise FileExistsError(
+            f"{place.name} holds {found[0].name}, which is no part of a pack and "
+            "could be lost: give a folder of its own"
+        )
 
 
 def _name(path: str | os.PathLike) -> str:
@@ -188,7 +212,7 @@ def _measure_lengths(examples: Sequence[Example]) -> dict[str, float]:
 
 def _list_licences(base: str) -> dict[str, str]:
     """Give the licences that the table of ``data/`` and the base's card tell."""
-    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    text = _TABLE.read_text(encoding="utf-8")
     rows = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
     known = {f"data/{row[1].strip(' `')}": row[3].strip() for row in rows}
     card = ROOT / base / "README.md"

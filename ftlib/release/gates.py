@@ -10,8 +10,8 @@ from typing import Any
 from ftlib import deployment
 from ftlib.config import ROOT, RunConfig
 from ftlib.forgetting import check_gate
-from ftlib.release.card import VERDICT, write_card, write_checklist
-from ftlib.release.evidence import MEASURED, Pack, warn_if_stale
+from ftlib.release.card import write_card, write_checklist
+from ftlib.release.evidence import MEASURED, VERDICT, Pack, warn_if_stale
 from ftlib.release.terms import find_term_faults
 from ftlib.scoring import Score
 from ftlib.scoring.score import TOO_FEW
@@ -67,6 +67,37 @@ def judge(pack: Pack, terms: Mapping[str, Any], today: date | None = None) -> De
     Parameters
     ----------
     pack : Pack
+        As `gather` gives it; who overrode an earlier decision stays named in it.
+    terms : mapping of str to object
+        As `read_terms` gives them.
+    today : date, optional
+        As for `read_terms`.
+
+    Returns
+    -------
+    Decision
+        As `decide` gives it.
+
+    Raises
+    ------
+    FileNotFoundError
+        When the pack is not whole.
+    """
+    today = today or date.today()
+    decision, earlier = decide(pack, terms, today), pack.read("release")
+    kept = asdict(decision) | {"ship": decision.ship, "terms": dict(terms)}
+    kept |= {"today": today} | {k: earlier[k] for k in earlier if k == "override"}
+    write_json(pack.folder / VERDICT, kept)
+    return decision
+
+
+def decide(pack: Pack, terms: Mapping[str, Any], today: date | None = None) -> Decision:
+    """
+    Say how a pack fares at its gates; nothing is kept.
+
+    Parameters
+    ----------
+    pack : Pack
         As `gather` gives it; read from its files.
     terms : mapping of str to object
         As `read_terms` gives them.
@@ -84,7 +115,6 @@ def judge(pack: Pack, terms: Mapping[str, Any], today: date | None = None) -> De
     FileNotFoundError
         When the pack is not whole.
     """
-    terms, today = dict(terms), today or date.today()
     scores, licences = pack.read_scores("gates"), pack.read("licences")
     stale = warn_if_stale(pack.folder)
     roles = f"{terms.get('approver')} approves for {terms.get('owner')}"
@@ -95,7 +125,7 @@ def judge(pack: Pack, terms: Mapping[str, Any], today: date | None = None) -> De
     ]
     if terms.get("data_rights") == "no training":
         refused.append("data_rights forbid training")
-    decision = Decision(
+    return Decision(
         (
             _decide("fresh", [stale] if stale else [], "nothing has changed since"),
             _decide("ownership", find_term_faults(terms, today), roles),
@@ -104,9 +134,6 @@ def judge(pack: Pack, terms: Mapping[str, Any], today: date | None = None) -> De
             *(_decide_scores(name, scores.get(name, [])) for name in MEASURED),
         )
     )
-    kept = asdict(decision) | {"ship": decision.ship, "terms": terms, "today": today}
-    write_json(pack.folder / VERDICT, kept)
-    return decision
 
 
 def _decide(name: str, faults: Sequence[str], says: str) -> Gate:
@@ -140,7 +167,10 @@ def _decide_scores(name: str, scores: Sequence[Score]) -> Gate:
 
 
 def export(
-    pack: Pack, folder: str | os.PathLike, override: tuple[str, str] | None = None
+    pack: Pack,
+    folder: str | os.PathLike,
+    override: tuple[str, str] | None = None,
+    today: date | None = None,
 ) -> Path:
     """
     Export the adapter of a judged pack, with its card, where each gate passes.
@@ -154,6 +184,9 @@ def export(
     override : tuple of (str, str), optional
         Who ships it although a gate failed, and why. Both stand in the card and in
         ``release.json``.
+    today : date, optional
+        The day to judge on; by default the clock's. A day before that on which it was
+        judged counts as that.
 
     Returns
     -------
@@ -169,7 +202,8 @@ def export(
     kept = pack.read("release")
     if not kept:
         raise RefusedError("this pack was not judged: call judge first")
-    decision = judge(pack, kept["terms"], date.fromisoformat(kept["today"]))
+    judged = date.fromisoformat(kept["today"])
+    decision = judge(pack, kept["terms"], max(judged, today or date.today()))
     if not decision.ship:
         if not override or not all(text.strip() for text in override):
             raise RefusedError(f"{decision}\nTo override, give who decides and why.")

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from ftlib.schema import fold_text
+
 FIELDS = {
     "owner": "the role that answers for the model, such as security operations",
     "approver": "another role, which says whether it may ship",
@@ -90,7 +92,7 @@ def find_term_faults(terms: Mapping[str, Any], today: date | None = None) -> lis
         elif not _fits(name, value, today or date.today()):
             faults.append(f"{name} is {str(value)!r}: write {hint}")
     owner, approver = (str(terms.get(name)) for name in ("owner", "approver"))
-    if not faults and owner.split() == approver.split():
+    if not faults and fold_text(owner) == fold_text(approver):
         faults.append("approver is the owner: name another role, or nobody checks")
     unknown = [str(name) for name in terms if name not in FIELDS]
     return [*faults, *(f"{n} is no field: use {', '.join(FIELDS)}" for n in unknown)]
