@@ -12,7 +12,7 @@ import pytest
 from ftlib.config import ROOT
 from ftlib.lesson import LESSONS
 
-pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1_200)]
+pytestmark = [pytest.mark.notebook, pytest.mark.timeout(1_800)]
 GB = 1_000  # megabytes
 
 
