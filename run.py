@@ -30,6 +30,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -132,7 +133,7 @@ REPORTED = [
 
 CELL_SECONDS = 3600
 START_SECONDS = 120
-SAMPLE_SECONDS = 0.1
+SAMPLE_SECONDS = 0.5  # a look costs milliseconds of one of two cores
 SHOWN_LINES = 15
 
 
@@ -546,10 +547,14 @@ def run_course(root: Path, profile: str, wanted: list[str]) -> int:
         0 when every lesson ran to its end, 1 otherwise.
     """
     notebooks = choose_notebooks(_list_notebooks(root), wanted)
-    results = []
+    course = root / "runs" / "course"
+    results, pages = [], []
+    # A page is made while the next lesson begins, which takes one core at first.
+    printer = ThreadPoolExecutor(1)
     for count, path in enumerate(notebooks, start=1):
         print(f"[{count}/{len(notebooks)}] {path.stem} ... ", end="", flush=True)
         result = run_notebook(path, root / "runs")
+        pages.append(printer.submit(_save_page, course / path.stem))
         results.append(result)
         print(f"{describe_status(result)}, {result['seconds']:.1f} s", flush=True)
         # After each lesson, so that an interrupted course keeps what it has.
@@ -559,7 +564,9 @@ def run_course(root: Path, profile: str, wanted: list[str]) -> int:
             "notebooks": results,
         }
         text = json.dumps(summary, indent=2, ensure_ascii=False)
-        _write_atomically(root / "runs" / "course" / "summary.json", text + "\n")
+        _write_atomically(course / "summary.json", text + "\n")
+    for page in pages:
+        page.result()
     for result in results:
         if result["status"] == "failed":
             print("\n" + format_failure(result))
@@ -577,7 +584,7 @@ def run_notebook(path: Path, runs: Path) -> dict:
     path : Path
         The notebook, which is left as it is.
     runs : Path
-        Gets ``course/NAME.ipynb`` and ``.html``; the lesson's own record is read from
+        Gets ``course/NAME.ipynb``; the lesson's own record is read from
         ``lessons/NN.json`` there.
 
     Returns
@@ -591,7 +598,9 @@ def run_notebook(path: Path, runs: Path) -> dict:
     from nbclient import NotebookClient
 
     record_file = runs / "lessons" / f"{path.name[:2]}.json"
-    record_file.unlink(missing_ok=True)
+    executed = runs / "course" / path.name
+    for old in (record_file, executed):
+        old.unlink(missing_ok=True)
     reached = {"cell": 0}
     memory = MemoryWatch()
     notebook, error = None, None
@@ -613,7 +622,7 @@ def run_notebook(path: Path, runs: Path) -> dict:
     seconds = time.perf_counter() - start
     peak = memory.stop()
     if notebook is not None:
-        _save_notebook(notebook, runs / "course" / path.stem)
+        _write_atomically(executed, nbformat.writes(notebook) + "\n")
 
     needs = _find_needed(error)
     status = "skipped" if needs else "failed" if error else "passed"
@@ -715,15 +724,13 @@ def _read_peak(status: str) -> int:
     return int(found.group(1)) * 1024 if found else 0
 
 
-def _save_notebook(notebook, stem: Path) -> None:
-    """Write an executed notebook, as it is and as a page."""
-    import nbformat
+def _save_page(stem: Path) -> None:
+    """Write an executed notebook as a page, where it could be read."""
     from nbconvert import HTMLExporter
 
-    _write_atomically(stem.with_suffix(".ipynb"), nbformat.writes(notebook) + "\n")
-    resources = {"metadata": {"name": stem.name}}
-    page, _ = HTMLExporter().from_notebook_node(notebook, resources)
-    _write_atomically(stem.with_suffix(".html"), page)
+    if stem.with_suffix(".ipynb").exists():
+        page, _ = HTMLExporter().from_filename(str(stem.with_suffix(".ipynb")))
+        _write_atomically(stem.with_suffix(".html"), page)
 
 
 def _describe_error(problem: Exception, notebook, cell: int) -> dict:

@@ -119,7 +119,10 @@ def estimate_memory(
     plain = config.change(
         gradient_checkpointing=0, gradient_accumulation_steps=1, learning_rate=1e-5
     )
-    two, three = (_rehearse(type(architecture), text, plain, n) for n in (2, 3))
+    attention = models.pick_attention(device_type, config.max_length)
+    two, three = (
+        _rehearse(type(architecture), text, plain, attention, n) for n in (2, 3)
+    )
     n_layers, every = architecture.num_hidden_layers, config.gradient_checkpointing
     whole = {p: two[p] + (n_layers - 2) * (three[p] - two[p]) for p in two}
     layer, inputs, wide = three["kept"] - two["kept"], three["input"], three["wide"]
@@ -151,6 +154,7 @@ def _rehearse(
     kind: type[PretrainedConfig],
     text: str,
     config: RunConfig,
+    attention: str | None,
     n_layers: int,
 ) -> dict[str, int]:
     """Count the bytes of a model of `n_layers`, and what its forward pass keeps."""
@@ -161,7 +165,9 @@ def _rehearse(
         warnings.simplefilter("ignore")  # about what matters only to a real run
         with torch.device("meta"):
             model: Any = AutoModelForCausalLM.from_config(
-                kind.from_dict(settings), dtype=torch.bfloat16
+                kind.from_dict(settings),
+                dtype=torch.bfloat16,
+                attn_implementation=attention,
             )
             head = model.get_output_embeddings()
             linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)]

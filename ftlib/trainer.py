@@ -207,8 +207,10 @@ class CheckedTrainer(Trainer):
         OtherProcessError
             When another process of the run has ended.
         """
+        longest = max(len(row["input_ids"]) for row in self.train_dataset)
         try:
-            return super().train(*args, **kwargs)
+            with models.attend_to_train(self.model, longest):
+                return super().train(*args, **kwargs)
         except RuntimeError as error:
             if self.args.world_size > 1 and "Connection" in str(error):
                 raise OtherProcessError(

@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from ftlib import colab, models
+from ftlib import colab, machine, models
 from ftlib.batches import Row, hash_rows, make_collator, plan_rows
 from ftlib.config import RunConfig
 from ftlib.progress import COMPLETE, Progress, find_checkpoint
@@ -121,7 +121,8 @@ class Run:
         self.progress.history += kept.get("history", [])
         self._stop.clear()
         self._go.set()
-        models.release_threads()
+        machine.release_threads()
+        machine.keep_memory()
         self._thread = threading.Thread(
             target=self._run, args=(checkpoint,), name="ftlib-run", daemon=True
         )
@@ -194,7 +195,7 @@ class Run:
             is_writer = PartialState().is_main_process
             with recorded if is_writer else nullcontext({}) as record:
                 self._train(checkpoint)
-                models.release_memory()
+                machine.release_memory()
                 stopped = self._stop.is_set() and progress.step < progress.n_steps
                 if not stopped:
                     to, example = self.folder / ADAPTER_FOLDER, self.train[0]

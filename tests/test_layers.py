@@ -44,6 +44,7 @@ SHARED = {
     "deployment": {"release"},
     "forgetting": {"release"},
     "batches": {"forgetting", "memory", "training", "trainer"},
+    "machine": {"generation", "training"},
     "methods": {"models", "memory"},
     "progress": {"training", "colab"},
     "trainer": {"training", "memory"},

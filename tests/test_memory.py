@@ -107,13 +107,19 @@ def test_a_layer_computed_again_keeps_its_input_alone():
     layer = saved + inputs
     # What the rehearsal of one more layer adds, by hand: norms 4 x (256 + 256 + 256 +
     # 128) in float32 and their 8 + 4 x 6 scales; the keys and values widened and the
-    # queries, the answer: 2 x 256 each, and 16 for its sums; one input of queries, keys
-    # and values, one of gate and up, and that of the last matrix, 2 x (2 x 256 + 704);
-    # gate, its SiLU and up 3 x 2 x 704; seven times 2 x 16 of the rank: a token's
-    # bytes. And a mask of 64 x 64 a row, 2 bytes each.
-    token = 4 * 896 + 32 + 4 * 512 + 16 + 2 * 1_216 + 4_224 + 7 * 32
+    # queries, the answer: 2 x 256 each; one input of queries, keys and values, one of
+    # gate and up, and that of the last matrix, 2 x (2 x 256 + 704); gate, its SiLU and
+    # up 3 x 2 x 704; seven times 2 x 16 of the rank: a token's bytes. And four heads'
+    # 64 x 64 weights a row, in float32 and in 16 bits.
+    token = 4 * 896 + 32 + 4 * 512 + 2 * 1_216 + 4_224 + 7 * 32
     adapter = 2 * 74_752  # LoRA's matrices as autocast turns them
-    assert layer == 128 * token + 2 * 64 * 64 * 2 + adapter
+    assert layer == 128 * token + 2 * 4 * 64 * 64 * (4 + 2) + adapter
+    # SDPA keeps a mask of 64 x 64 a row, and 16 a token for its sums, in their place.
+    gpu = [
+        estimate(device_type="cuda", gradient_checkpointing=n)["activations"]
+        for n in (0, 1)
+    ]
+    assert (gpu[0] - gpu[1]) / 6 == saved - 2 * 64 * 64 * (24 - 2) + 128 * 16
     assert kept[0] - kept[2] == 3 * saved
     assert kept[0] - kept[3] == 2 * saved
 
@@ -131,7 +137,8 @@ def test_at_the_optimizers_step_of_a_big_model_there_are_no_activations():
 
 
 def test_a_gpu_adds_its_context_alone():
-    cpu, gpu = estimate(), estimate(device_type="cuda")
+    # Rows too long for the attention that a CPU trains short ones with.
+    cpu, gpu = (estimate(max_length=1024, device_type=one) for one in ("cpu", "cuda"))
     assert (cpu["CUDA context"], gpu["CUDA context"]) == (0, 400_000_000)
     assert cpu | {"CUDA context": 400_000_000} == gpu
 

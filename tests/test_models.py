@@ -275,7 +275,7 @@ def test_a_thread_lets_go_of_its_workers():
     # Alone in its process: what other tests left running would count too.
     program = """
 import os, torch
-from ftlib.models import release_threads
+from ftlib.machine import release_threads
 torch.set_num_threads(2)
 torch.rand(400, 400) @ torch.rand(400, 400) + torch.rand(400, 400)
 torch.rand(10**6).exp()
@@ -294,13 +294,35 @@ print(before - len(os.listdir("/proc/self/task")))
 
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
+    reason="when freed memory goes back is glibc's affair",
+)
+def test_what_a_freed_tensor_took_is_there_for_the_next():
+    # Alone in its process, which it changes.
+    program = """
+import resource, torch
+from ftlib.machine import keep_memory
+keep_memory()
+torch.ones(10_000_000)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.ones(10_000_000)  # 40 MB, of which new pages would be nearly 10,000
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True
+    )
+    assert int(done.stdout) < 10_000
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
     reason="what freed tensors took is kept by glibc",
 )
 def test_what_freed_tensors_took_goes_back_to_the_system():
     # Alone in its process: what other tests left behind would count too.
     program = """
 import psutil, torch
-from ftlib.models import release_memory
+from ftlib.machine import release_memory
 process = psutil.Process()
 torch.ones(7_000_000)  # once 28 MB were freed, less comes from the heap
 freed, held = [], []

@@ -64,6 +64,30 @@ def test_half_precision_is_what_the_machine_does_fast(
     assert given._n_gpu == 1  # or a run would end after half of its steps
 
 
+@pytest.mark.parametrize(
+    ("length", "attention"), [(512, "eager"), (513, "sdpa")]
+)
+def test_short_rows_are_trained_with_attention_written_out_and_answered_without(
+    length, attention, wren_config, tmp_path
+):
+    model = models.attach_adapter(models.load_base(wren_config), wren_config)
+    assert model.config._attn_implementation == "sdpa"
+    seen = []
+    model.register_forward_pre_hook(
+        lambda *_: seen.append(model.config._attn_implementation)
+    )
+    row = {"input_ids": [7] * length, "labels": [7] * length}
+    made = CheckedTrainer(
+        model=model,
+        args=make_arguments(wren_config, 1, tmp_path, "cpu").set_save("no"),
+        train_dataset=[row],
+        data_collator=make_collator(models.load_tokenizer(wren_config)),
+    )
+    made.train()
+    assert seen == [attention]
+    assert model.config._attn_implementation == "sdpa"
+
+
 # --- the first step, tried ---------------------------------------------------------
 
 

@@ -203,7 +203,7 @@ class TrainingPanel(widgets.VBox):
             raise RuntimeError("a run goes on already: stop it, or wait for it")
         if self._thread:
             self._thread.join()  # it may have a last curve to draw
-        from ftlib.models import release_threads
+        from ftlib.machine import release_threads
 
         release_threads()
         self.run, self._error, self._busy, self._stopping = run, None, True, False
