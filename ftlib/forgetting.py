@@ -28,6 +28,8 @@ MIN_RETENTION = 0.95
 MAX_LOSS = 0.05
 """The gate lets no ability fall surely by more than this: five points."""
 
+SHORT_TOKENS = 32
+"""Abilities whose references have three quarters of it at most need no more tokens."""
 REPLAY = ROOT / "data" / "replay"
 
 
@@ -128,8 +130,9 @@ def load_neutral(n: int | None = None) -> list[Example]:
 
 
 def answer_probes(
-    answer: Callable[[Sequence[Sequence[Message]]], Sequence[str]],
+    answer: Callable[..., Sequence[str]],
     probes: Mapping[str, Sequence[Example]],
+    tokenizer: Any = None,
 ) -> dict[str, list[bool]]:
     """
     Have each probe answered, and say which answers match their reference exactly.
@@ -141,6 +144,9 @@ def answer_probes(
         tokenizer filled in by ``functools.partial``.
     probes : mapping of str to sequence of Example
         As `load_probes` gives them.
+    tokenizer : transformers tokenizer, optional
+        With it, `answer` is told a ``max_new_tokens`` of `SHORT_TOKENS` for abilities
+        whose references are short: an answer that goes on beyond is wrong already.
 
     Returns
     -------
@@ -153,16 +159,25 @@ def answer_probes(
     >>> answer_probes(lambda prompts: ["Lima"], probes)
     {'facts': [True]}
     """
-    # All at once: a batch is far faster than as many batches as there are abilities.
-    every = [example for examples in probes.values() for example in examples]
-    prompts, references = zip(*map(split_prompt, every), strict=True)
-    right = iter(match_exactly(answer(prompts), references))
-    return {name: [bool(next(right)) for _ in rows] for name, rows in probes.items()}
+    pairs = {name: list(map(split_prompt, rows)) for name, rows in probes.items()}
+    short, right = [], {}
+    if tokenizer is not None:
+        for name, asked in pairs.items():
+            lengths = [len(tokenizer(response)["input_ids"]) for _, response in asked]
+            short += [name] * (max(lengths) <= 3 * SHORT_TOKENS // 4)
+    # Many at once: a batch is far faster than as many batches as there are abilities.
+    for names in filter(None, (short, [name for name in pairs if name not in short])):
+        limit = {"max_new_tokens": SHORT_TOKENS} if names is short else {}
+        prompts, references = zip(*(p for n in names for p in pairs[n]), strict=True)
+        marks = iter(match_exactly(answer(prompts, **limit), references))
+        right |= {name: [bool(next(marks)) for _ in pairs[name]] for name in names}
+    return {name: right[name] for name in pairs}
 
 
 def measure_abilities(
-    answer: Callable[[Sequence[Sequence[Message]]], Sequence[str]],
+    answer: Callable[..., Sequence[str]],
     probes: Mapping[str, Sequence[Example]],
+    tokenizer: Any = None,
 ) -> list[Score]:
     """
     Score each ability by exact match of the answers with the references.
@@ -173,6 +188,8 @@ def measure_abilities(
         As for `answer_probes`.
     probes : mapping of str to sequence of Example
         As `load_probes` gives them.
+    tokenizer : transformers tokenizer, optional
+        As for `answer_probes`.
 
     Returns
     -------
@@ -185,7 +202,8 @@ def measure_abilities(
     >>> measure_abilities(lambda prompts: ["Lima"], probes)[0].value
     1.0
     """
-    return [score_share(a, right) for a, right in answer_probes(answer, probes).items()]
+    right = answer_probes(answer, probes, tokenizer)
+    return [score_share(ability, marks) for ability, marks in right.items()]
 
 
 def compare_abilities(before: Right, after: Right) -> list[Score]:

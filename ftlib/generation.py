@@ -12,12 +12,12 @@ from transformers import (
     TextIteratorStreamer,
 )
 
-from ftlib.machine import keep_memory, release_memory
+from ftlib.machine import release_memory
 from ftlib.models import has_soft_prompt, hold_still
 from ftlib.schema import Message
 from ftlib.tokens import encode_prompt
 
-BATCH_TOKENS = 32_768
+BATCH_TOKENS = 24_576
 """The most prompt tokens in one batch: attention to them is what takes the memory."""
 
 
@@ -91,7 +91,6 @@ def generate(
         pad_token_id=tokenizer.pad_token_id,
     )
     responses = [""] * len(encoded)
-    keep_memory()
     # PEFT puts a soft prompt before the padding, which would part it from the text.
     is_soft = has_soft_prompt(model)
     # Eager, for outlines would have a C++ compiler make its mask, in a minute.

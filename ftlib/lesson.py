@@ -1,15 +1,12 @@
-"""What every notebook calls: begin, check an answer, show a function's source."""
+"""What every notebook calls: begin, train, check an answer."""
 
 import gc
-import inspect
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from IPython.display import Code
 
 from ftlib import exercises, store
 from ftlib.config import ROOT, RunConfig, default_profile
@@ -185,8 +182,9 @@ def begin(number: str, profile: str | None = None) -> RunConfig:
 
     # What the imports made stays: no need to look it through for garbage, which takes a
     # third of a second, before each run and in the midst of it.
-    gc.collect()
-    gc.freeze()
+    if not gc.get_freeze_count():  # once, before there is a model to be freed again
+        gc.collect()
+        gc.freeze()
     figures.keep_figure_data()
     logging.disable_progress_bar()
     # It warns of two checkpoints within a second, and sorts them rightly all the same.
@@ -343,20 +341,3 @@ def check(exercise: str, answer: Any = ...) -> None:
         text = f"not yet. {hint}" if hint else "right."
     print(f"{exercise}: {text}")
     _log(number, checks={exercise: verdict})
-
-
-def show_source(function: Callable) -> Code:
-    """
-    Show the source of a tested function, instead of a copy in a cell.
-
-    Parameters
-    ----------
-    function : callable
-        A function of ftlib.
-
-    Returns
-    -------
-    IPython.display.Code
-        For a notebook to display.
-    """
-    return Code(inspect.getsource(function), language="python")

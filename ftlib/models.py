@@ -149,7 +149,7 @@ def pick_attention(device_type: str, n_tokens: int) -> str | None:
     Returns
     -------
     str or None
-        None where it is not. On a CPU its backward pass takes 13 ms a layer where products
+        None where it is not. On a CPU its backward pass takes 13 ms a layer, products
         written out take 3 (torch 2.13, 8 rows of 160 tokens in bfloat16): a fifth of a
         step. But they keep n_tokens squared weights a head, too much for long rows.
 

@@ -122,7 +122,6 @@ class Run:
         self._stop.clear()
         self._go.set()
         machine.release_threads()
-        machine.keep_memory()
         self._thread = threading.Thread(
             target=self._run, args=(checkpoint,), name="ftlib-run", daemon=True
         )

@@ -85,6 +85,23 @@ def test_each_probe_is_right_or_wrong_under_its_ability():
     assert right == {"words": [True, False], "facts": [True]}
 
 
+def test_abilities_of_short_references_are_asked_for_few_tokens():
+    # A word a token: 24 words are three quarters of 32, 25 are more.
+    lengths = {"long": 25, "short": 24, "one": 1}
+    probes = {n: [make_example(n, " ".join("a" * k))] for n, k in lengths.items()}
+    asked = []
+
+    def answer(prompts, **limit):
+        names = [prompt[0]["content"] for prompt in prompts]
+        asked.append((names, limit))
+        return ["a" if name == "one" else "b" for name in names]
+
+    right = answer_probes(answer, probes, lambda text: {"input_ids": text.split()})
+    assert asked == [(["short", "one"], {"max_new_tokens": 32}), (["long"], {})]
+    assert right == {"long": [False], "short": [False], "one": [True]}
+    assert list(right) == ["long", "short", "one"]
+
+
 # --- replay and neutral text -----------------------------------------------------
 
 

@@ -230,10 +230,6 @@ def test_the_headline_is_printed_and_kept(capsys, runs):
     assert store.read_json(runs / "lessons" / "00.json")["headline"] == "it runs"
 
 
-def test_show_source_shows_the_tested_function():
-    assert "def make_example(" in lesson.show_source(schema.make_example).data
-
-
 def test_triage_examples_are_redacted_but_for_hosts_and_end_in_the_triage():
     examples = lesson.make_triage_examples("train", 20)
     records = load_reviewed("train")[:20]

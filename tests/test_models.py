@@ -294,28 +294,6 @@ print(before - len(os.listdir("/proc/self/task")))
 
 @pytest.mark.skipif(
     sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
-    reason="when freed memory goes back is glibc's affair",
-)
-def test_what_a_freed_tensor_took_is_there_for_the_next():
-    # Alone in its process, which it changes.
-    program = """
-import resource, torch
-from ftlib.machine import keep_memory
-keep_memory()
-counts = []
-for _ in range(60):
-    torch.ones(10_000_000)  # 40 MB: nearly 10,000 pages
-    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
-print(counts[-1] - counts[30])  # the heap has found its size by then
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True
-    )
-    assert int(done.stdout) < 10_000
-
-
-@pytest.mark.skipif(
-    sys.platform != "linux" or platform.libc_ver()[0] != "glibc",
     reason="what freed tensors took is kept by glibc",
 )
 def test_what_freed_tensors_took_goes_back_to_the_system():

@@ -64,9 +64,7 @@ def test_half_precision_is_what_the_machine_does_fast(
     assert given._n_gpu == 1  # or a run would end after half of its steps
 
 
-@pytest.mark.parametrize(
-    ("length", "attention"), [(512, "eager"), (513, "sdpa")]
-)
+@pytest.mark.parametrize(("length", "attention"), [(512, "eager"), (513, "sdpa")])
 def test_short_rows_are_trained_with_attention_written_out_and_answered_without(
     length, attention, wren_config, tmp_path
 ):
