@@ -565,12 +565,12 @@ def run_course(root: Path, profile: str, wanted: list[str]) -> int:
         }
         text = json.dumps(summary, indent=2, ensure_ascii=False)
         _write_atomically(course / "summary.json", text + "\n")
-    for page in pages:
-        page.result()
     for result in results:
         if result["status"] == "failed":
             print("\n" + format_failure(result))
     print("\n" + format_summary(results))
+    for page in pages:  # last, so that a page that fails hides no result
+        page.result()
     print("\nExecuted notebooks, HTML and summary.json are in runs/course/.")
     return 0 if all(result["status"] == "passed" for result in results) else 1
 

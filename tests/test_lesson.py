@@ -224,6 +224,15 @@ def test_a_lesson_begins_with_the_profile_it_is_asked_for(monkeypatch):
     assert "HF_HUB_OFFLINE" not in os.environ
 
 
+def test_what_the_imports_made_is_set_aside_from_garbage_once(monkeypatch):
+    frozen = [0]
+    monkeypatch.setattr(lesson.gc, "get_freeze_count", lambda: frozen[0])
+    monkeypatch.setattr(lesson.gc, "freeze", lambda: frozen.append(frozen.pop() + 1))
+    lesson.begin("00")
+    lesson.begin("00")  # a model made since can still be freed
+    assert frozen == [1]
+
+
 def test_the_headline_is_printed_and_kept(capsys, runs):
     lesson.keep_headline("00", "it runs")
     assert capsys.readouterr().out == "it runs\n"
