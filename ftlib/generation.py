@@ -19,6 +19,9 @@ from ftlib.tokens import encode_prompt
 
 BATCH_TOKENS = 24_576
 """The most prompt tokens in one batch: attention to them is what takes the memory."""
+LIKE = 3
+"""Prompts go together whose lengths differ at most so many times: 240 probes of 8 to
+250 tokens take a third less time than with all that fit, and less than with 2 or 4."""
 
 
 def generate(
@@ -102,9 +105,11 @@ def generate(
         while done < len(order):
             n_fit = max(1, BATCH_TOKENS // len(encoded[order[done]]))
             chosen = order[done : done + min(batch_size, n_fit)]
+            # All are padded to the longest, and attended to as such at every step.
+            longest = len(encoded[chosen[0]])
+            chosen = [i for i in chosen if LIKE * len(encoded[i]) >= longest]
             if is_soft:
-                length = len(encoded[chosen[0]])
-                chosen = [i for i in chosen if len(encoded[i]) == length]
+                chosen = [i for i in chosen if len(encoded[i]) == longest]
             batch = tokenizer.pad(
                 {"input_ids": [encoded[i] for i in chosen]},
                 padding_side="left",

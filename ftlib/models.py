@@ -91,7 +91,7 @@ def hold_still(model: Any) -> Iterator[None]:
     model.eval()
     autocast = torch.autocast(model.device.type, dtype=pick_dtype())
     try:
-        with torch.no_grad(), autocast:
+        with torch.no_grad(), autocast, share_inputs(model):
             yield
     finally:
         model.train(was_training)
@@ -116,10 +116,11 @@ def has_soft_prompt(model: Any) -> bool:
 
 def share_inputs(model: Any) -> AbstractContextManager[None]:
     """
-    Have LoRA layers take their inputs as they are, while training.
+    Have LoRA layers take their inputs as they are, where autocast is on.
 
     Each would copy its input to float32, its weights' type, and autocast would copy it
-    back: a tenth of a step's time on a CPU, and what autograd keeps of each copy.
+    back: a tenth of a step's time on a CPU, in training as in generation, and what
+    autograd keeps of each copy.
 
     Parameters
     ----------
@@ -129,7 +130,7 @@ def share_inputs(model: Any) -> AbstractContextManager[None]:
     Returns
     -------
     context manager
-        For forward and backward passes under autocast.
+        For passes under autocast.
     """
     is_lora = isinstance(getattr(model, "active_peft_config", None), LoraConfig)
     return disable_input_dtype_casting(model, is_lora)

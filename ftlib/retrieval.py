@@ -156,18 +156,23 @@ class Index:
         ndarray of float32, shape (n_texts, 384)
             The mean of the last layer over the text's tokens, of length 1.
         """
-        batch = self._tokenizer(
-            list(texts),
-            padding=True,
-            truncation=True,
-            max_length=256,
-            return_tensors="pt",
-        )
-        with torch.no_grad():
-            states = self._encoder(**batch).last_hidden_state
-        mask = batch["attention_mask"][..., None]
-        means = (states * mask).sum(1) / mask.sum(1)
-        return torch.nn.functional.normalize(means).numpy()
+        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        vectors = np.empty((len(texts), self._encoder.config.hidden_size), np.float32)
+        # Texts of like length together: all are padded to the longest.
+        for chosen in np.array_split(order, math.ceil(len(order) / 32)):
+            batch = self._tokenizer(
+                [texts[i] for i in chosen],
+                padding=True,
+                truncation=True,
+                max_length=256,
+                return_tensors="pt",
+            )
+            with torch.no_grad():
+                states = self._encoder(**batch).last_hidden_state
+            mask = batch["attention_mask"][..., None]
+            means = (states * mask).sum(1) / mask.sum(1)
+            vectors[chosen] = torch.nn.functional.normalize(means)
+        return vectors
 
     def search(
         self,

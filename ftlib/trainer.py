@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import Trainer, TrainingArguments
 
 from ftlib import models
-from ftlib.batches import measure_loss, sum_kl
+from ftlib.batches import ask_supervised, measure_loss, sum_kl
 from ftlib.config import RunConfig, name_knobs
 from ftlib.models import pick_dtype
 from ftlib.scale import share_batch
@@ -267,6 +267,11 @@ class CheckedTrainer(Trainer):
         if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
             return None
         return self.accelerator.get_state_dict(self.model_wrapped)
+
+    def _prepare_inputs(self, inputs: Any) -> Any:
+        if not self.kl_weight:  # the pull to the base is on the prompts' tokens, too
+            inputs = ask_supervised(self.model, inputs)
+        return super()._prepare_inputs(inputs)
 
     def _check_loss(self, loss: float, inputs: Any) -> None:
         if not math.isfinite(loss):

@@ -8,6 +8,7 @@ import torch
 from transformers import DataCollatorWithFlattening
 
 from ftlib.batches import (
+    ask_supervised,
     hash_rows,
     make_collator,
     measure_loss,
@@ -122,6 +123,44 @@ def test_rows_are_joined_end_to_end_where_attention_keeps_them_apart(
 
 
 # --- the loss --------------------------------------------------------------------
+
+
+def test_logits_are_asked_for_where_the_next_token_of_some_row_is_supervised(
+    tiny_model,
+):
+    labels = [[-100, -100, -100, 4, 50, 2], [-100, -100, 60, -100, -100, -100]]
+    asked = ask_supervised(tiny_model(), {"labels": torch.tensor(labels)})
+    # Token 2 of the second row is foretold at place 1, those of the first at 2 to 4.
+    assert asked["logits_to_keep"].tolist() == [1, 2, 3, 4]
+    assert asked["shift_labels"].tolist() == [
+        [-100, 4, 50, 2],
+        [60, -100, -100, -100],
+    ]
+    assert asked["labels"].tolist() == labels
+
+
+def test_a_loss_on_fewer_logits_is_the_same_and_so_are_its_gradients(
+    tiny_model, tokenizer, five_rows
+):
+    model = tiny_model(seed=2, initializer_range=0.3)
+    batch = make_collator(tokenizer)([dict(row) for row in five_rows])
+    found = []
+    for given in (dict(batch), ask_supervised(model, batch)):
+        output = model(**given, use_cache=False)
+        model.zero_grad()
+        output.loss.backward()
+        weights = [weight.grad.clone() for weight in model.parameters()]
+        found.append((output.logits.shape[1], output.loss, weights))
+    (n_all, loss, weights), (n_few, loss_few, weights_few) = found
+    assert n_few < n_all
+    assert float(loss_few) == pytest.approx(float(loss), rel=1e-6)
+    torch.testing.assert_close(weights_few, weights, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_that_cannot_choose_is_asked_for_all():
+    model = SimpleNamespace(forward=lambda input_ids, labels: None)
+    batch = {"labels": torch.tensor([[-100, 4]])}
+    assert ask_supervised(model, batch) is batch
 
 
 def test_a_model_that_knows_nothing_costs_ln_of_its_vocabulary(

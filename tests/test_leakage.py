@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ftlib import leakage
+from ftlib import leakage, models
 from ftlib.leakage import Audit, Canary, auditing
 
 N_CANDIDATES = 500
@@ -21,12 +21,17 @@ def canaries():
 class Parrot:
     """A model that foretells, after any token, what follows it in one sequence."""
 
-    device = torch.device("cpu")
+    device, training = torch.device("cpu"), False
 
     def __init__(self, sequence, n_tokens):
         self.next_of, self.n_tokens = {}, n_tokens
         for i in range(len(sequence) - 1):
             self.next_of.setdefault(tuple(sequence[: i + 1]), sequence[i + 1])
+
+    def train(self, mode=True):
+        """Learn nothing in either mode."""
+
+    eval = train
 
     def __call__(self, input_ids, attention_mask=None, position_ids=None, **_):
         ids = input_ids[0].tolist()
@@ -89,7 +94,7 @@ def test_auc_and_true_positives_are_worked_by_hand():
 def test_a_trie_gives_the_losses_of_the_plain_sequences(
     tiny_model, tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(auditing, "pick_dtype", lambda: torch.float32)
+    monkeypatch.setattr(models, "pick_dtype", lambda: torch.float32)
     model = tiny_model(seed=1, initializer_range=0.3)
     context = tokenizer.encode("Note. Card on file:", add_special_tokens=False)
     texts = [" 4000 123", " 4000 124 7", " 4000 9", " 5", " 4000 9 3 1", " 4000 124"]

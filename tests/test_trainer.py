@@ -211,6 +211,17 @@ def test_the_pull_leaves_a_soft_prompts_own_tokens_out(
     assert pulled - plain == pytest.approx(wanted, rel=1e-3)
 
 
+def test_a_step_asks_for_the_supervised_alone_unless_the_pull_needs_all(
+    make_trainer, five_rows, tokenizer
+):
+    made, batch = make_trainer(), make_collator(tokenizer)(five_rows[:2])
+    assert "logits_to_keep" in made._prepare_inputs(batch)
+    made.kl_weight = 1.0
+    assert "logits_to_keep" not in made._prepare_inputs(batch)
+    soft = make_trainer(method="prompt")
+    assert "logits_to_keep" not in soft._prepare_inputs(batch)
+
+
 def test_the_pull_counts_once_a_step_however_many_passes_it_has(
     make_trainer, five_rows, tokenizer
 ):

@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 
 from ftlib.leakage.canaries import DIGITS, FORMS, Canary, draw_stems, make_record
-from ftlib.models import pick_dtype
+from ftlib.models import hold_still
 from ftlib.scoring import Score, score_mean, score_share
 
 _PLAIN = {"return_dict": False, "enable_thinking": False}
@@ -54,10 +54,9 @@ def _encode_context(tokenizer: Any, canary: Canary) -> list[int]:
     return context
 
 
-@torch.no_grad()
 def _foretell(model: Any, ids: torch.Tensor, **how: Any) -> torch.Tensor:
     """Give the log-probabilities of what comes next: rows, tokens, vocabulary."""
-    with torch.autocast(model.device.type, dtype=pick_dtype()):
+    with hold_still(model):
         logits = model(input_ids=ids.to(model.device), use_cache=False, **how).logits
     return logits.float().log_softmax(-1).cpu()
 
@@ -193,13 +192,12 @@ def _sample(
     how.top_k = 0 if how.do_sample else None  # all tokens, not the fifty likeliest
     how.pad_token_id, how.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     texts = []
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(), hold_still(model):
         torch.manual_seed(seed or 0)
         for begin in range(0, len(contexts), 128):
             batch = {"input_ids": list(contexts[begin : begin + 128])}
             batch = tokenizer.pad(batch, padding_side="left", return_tensors="pt")
-            with torch.autocast(model.device.type, dtype=pick_dtype()):
-                output = model.generate(**batch.to(model.device), generation_config=how)
+            output = model.generate(**batch.to(model.device), generation_config=how)
             new = output[:, batch["input_ids"].shape[1] :]
             texts += tokenizer.batch_decode(new, skip_special_tokens=True)
     return texts
