@@ -256,7 +256,7 @@ def make_lora_config() -> Any:
 
 
 def find_reference(work: Work) -> tuple[list[dict], Any]:
-    """Give the gates' fixed rows and the step to take on them, kept once it is known."""
+    """Give the gates' fixed rows and the step to take on them, kept once known."""
     import torch
     from peft import get_peft_model
 
@@ -434,7 +434,9 @@ def _make_trl(
         model, _ = FastLanguageModel.from_pretrained(
             str(work.model_folder), max_seq_length=work.length, load_in_4bit=True
         )
-        modules = "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj".split()
+        modules = [
+            f"{part}_proj" for part in ("q", "k", "v", "o", "gate", "up", "down")
+        ]
         model = FastLanguageModel.get_peft_model(
             model,
             r=R,
@@ -694,7 +696,11 @@ def _start(path: Path, work: Work, name: str) -> None:
     parts = [work.model, work.data, str(work.tokens_per_step), str(time.time())]
     command = [sys.executable, "-m", "tests.bench.gpu", "--one", name, *parts]
     command += ["--rehearse"] if work.is_rehearsal else []
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # Shapes so small are computed no faster by two threads, which would wait in turn.
+    one = {"OMP_NUM_THREADS": "1"} if work.is_rehearsal else {}
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | one, capture_output=True, text=True
+    )
     if not path.exists():
         _write(path, work, name, "failed", error=done.stderr[-2_000:])
 
@@ -746,9 +752,8 @@ def draw_table(results: Sequence[Mapping[str, Any]], is_rehearsal: bool) -> str:
             continue
         if "matmul_flop_per_s" in result:
             flops, copied = result["matmul_flop_per_s"], result["copy_bytes_per_s"]
-            lines.append(
-                f"{start}{flops / 1e12:,.2f} TFLOP/s, {copied / 1e9:,.1f} GB/s"
-            )
+            rates = f"{flops / 1e12:,.2f} TFLOP/s, {copied / 1e9:,.1f} GB/s"
+            lines.append(start + rates)
             continue
         low, *_, high = result["quartiles"]
         sizes = (
@@ -768,7 +773,7 @@ def draw_table(results: Sequence[Mapping[str, Any]], is_rehearsal: bool) -> str:
 
 
 def read_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
-    """Read the command line; what is not chosen is everything, or little to rehearse."""
+    """Read the command line; what is not chosen is all, or little to rehearse."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.gpu")
     parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--again", action="store_true")

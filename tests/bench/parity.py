@@ -36,6 +36,10 @@ class ParityError(RuntimeError):
         self.findings = findings
 
 
+def _give_cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float(functional.cosine_similarity(one.flatten(), other.flatten(), 0))
+
+
 def compare(
     loss: float, gradients: Mapping[str, torch.Tensor], reference: Step
 ) -> dict[str, Any]:
@@ -45,10 +49,8 @@ def compare(
         missing = sorted(wanted.keys() ^ gradients.keys())
         return {"passed": False, "unmatched": missing[:4], "n_unmatched": len(missing)}
     cosines = {
-        name: float(
-            functional.cosine_similarity(g.flatten(), wanted[name].flatten(), 0)
-        )
-        for name, g in gradients.items()
+        name: _give_cosine(gradient, wanted[name])
+        for name, gradient in gradients.items()
     }
     dot = sum(float((g * wanted[name]).sum()) for name, g in gradients.items())
     ours, theirs = (
