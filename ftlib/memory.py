@@ -161,7 +161,8 @@ def _rehearse(
     """Count the bytes of a model of `n_layers`, and what its forward pass keeps."""
     settings = json.loads(text) | {"num_hidden_layers": n_layers}
     if settings.get("layer_types"):
-        settings["layer_types"] = settings["layer_types"][:n_layers]
+        kinds = settings["layer_types"]  # a model may have but two layers
+        settings["layer_types"] = (kinds + kinds[-1:])[:n_layers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what matters only to a real run
         with torch.device("meta"):
