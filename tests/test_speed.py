@@ -12,6 +12,8 @@ from transformers import MistralConfig, MistralForCausalLM
 from ftlib import models, speed
 from ftlib.batches import join_packs, make_collator, pack_rows, pack_steps
 from ftlib.schema import IGNORE_INDEX
+from ftlib.store import read_json
+from ftlib.trainer import NonFiniteLossError
 from ftlib.training import Run, fine_tune
 from tests.test_training import adapter_bytes, stop_after
 
@@ -231,14 +233,16 @@ def test_the_first_step_is_tried_on_the_largest_pack(make_run, monkeypatch):
     assert next(n for n in seen if n != n_proof) == max(seen)
 
 
-def test_a_pack_whose_loss_is_no_number_is_written_down(make_run, tmp_path):
+def test_a_pack_whose_loss_is_no_number_is_written_down(make_run):
     run = make_run()
     with torch.no_grad():
-        next(p for n, p in run.model.named_parameters() if "lora_B" in n).fill_(
-            float("nan")
-        )
-    with pytest.raises(Exception, match="nan|see each other"):
+        for name, weight in run.model.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(float("nan"))
+    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 1"):
         run.start().wait()
+    batch = read_json(run.folder / "bad_batch.json")
+    assert batch["max_length_q"] == max(map(len, [r["input_ids"] for r in run.train]))
 
 
 # --- LoRA before the base product --------------------------------------------------
