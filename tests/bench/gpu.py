@@ -122,6 +122,11 @@ class Work:
         """Give where the model lies, in NF4."""
         return self.root / "models" / self.model
 
+    @property
+    def reference_file(self) -> Path:
+        """Give where the step that the gates ask for is kept."""
+        return self.model_folder.with_name(f"{self.model}-reference.pt")
+
 
 # --- the work ----------------------------------------------------------------------
 
@@ -208,6 +213,7 @@ def save_model(work: Work) -> None:
     model.save_pretrained(draft / "nf4")
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(Path(config.WREN) / name, draft / "nf4")
+    work.reference_file.unlink(missing_ok=True)  # other weights, another step
     (draft / "nf4").rename(work.model_folder)
     shutil.rmtree(draft)
 
@@ -267,7 +273,7 @@ def find_reference(work: Work) -> tuple[list[dict], Any]:
     longest = 512 // (TINY if work.is_rehearsal else 1) + 8
     lengths = [longest, longest // 3, longest // 2, longest // 4]
     rows = make_rows(lengths, give_architecture(work).vocab_size, seed=7)
-    path = work.model_folder.with_name(f"{work.model}-reference.pt")
+    path = work.reference_file
     if path.exists():
         return rows, tuple(torch.load(path, weights_only=True))
     model = load_model(work, is_bf16=True)
@@ -473,6 +479,8 @@ def _make_trl(
 
 def run_ftlib(name: str, work: Work, rows: list, began: float) -> dict[str, Any]:
     """Train as the course does, with some of the levels of `ftlib.speed`."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
     from ftlib import memory, models, speed, training
     from ftlib.batches import join_packs
 
@@ -503,9 +511,9 @@ def run_ftlib(name: str, work: Work, rows: list, began: float) -> dict[str, Any]
     training.fine_tune(model, tokenizer, rows, [], config, work.root / "trash" / name)
     found = watched[-1]
     parts = memory.estimate_memory(give_architecture(work), config)
-    layers = [m for m in model.modules() if hasattr(m, "gradient_checkpointing")]
+    layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     found["estimated_bytes"] = sum(parts.values())
-    found["layers_again"] = sum(m.gradient_checkpointing is True for m in layers[1:])
+    found["layers_again"] = sum(layer.gradient_checkpointing for layer in layers)
     found["trainers"] = len(watched)  # above 1: memory had to be made
     return found
 
@@ -593,7 +601,6 @@ def run_one(name: str, work: Work, began: float) -> dict[str, Any]:
     plain = name.removesuffix("_again")
     if plain == "C_ceilings":
         return result | {"status": MEASURED} | measure_ceilings(work.is_rehearsal)
-    save_model(work)
     vocab_size = give_architecture(work).vocab_size
     few = draw_lengths(work, 200)
     size, n_passes = plan_step(work, few)
@@ -612,7 +619,7 @@ def run_one(name: str, work: Work, began: float) -> dict[str, Any]:
         return result | {"status": "out of memory", "error": str(error)[:500]}
     mean = sum(n * n for n in lengths) / sum(lengths)
     result["flop_per_token"] = count_floor(give_architecture(work), mean)
-    result["prepared_s"] = prepared_s  # of the cold start: imports, model made, rows
+    result["prepared_s"] = prepared_s  # of the cold start: some imports, and the rows
     return result | {"status": MEASURED} | summarise(found, work.steps[0])
 
 
@@ -637,8 +644,11 @@ def summarise(found: dict[str, Any], n_warm_up: int) -> dict[str, Any]:
     speeds = [n / s for n, s in zip(useful, took, strict=True)]
     return found | {
         "step_s": statistics.median(took),
-        "useful_tokens_per_s": sum(useful) / sum(took),
-        "supervised_tokens_per_s": sum(supervised) / sum(took),
+        "useful_tokens_per_s": statistics.median(speeds),
+        "supervised_tokens_per_s": statistics.median(
+            n / s for n, s in zip(supervised, took, strict=True)
+        ),
+        "mean_useful_tokens_per_s": sum(useful) / sum(took),
         "quartiles": statistics.quantiles(speeds, n=4) if len(speeds) > 1 else speeds,
         "padding": 1 - sum(useful) / sum(held),
         "timed_steps": len(took),
@@ -693,14 +703,20 @@ def run_all(works: Sequence[Work], names: Sequence[str], again: bool) -> list[di
 
 def _start(path: Path, work: Work, name: str) -> None:
     """Start one contender's process, and write what went wrong if it writes nothing."""
-    parts = [work.model, work.data, str(work.tokens_per_step), str(time.time())]
-    command = [sys.executable, "-m", "tests.bench.gpu", "--one", name, *parts]
-    command += ["--rehearse"] if work.is_rehearsal else []
     # Shapes so small are computed no faster by two threads, which would wait in turn.
     one = {"OMP_NUM_THREADS": "1"} if work.is_rehearsal else {}
-    done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | one, capture_output=True, text=True
-    )
+
+    def start(play: str) -> subprocess.CompletedProcess:
+        parts = [work.model, work.data, str(work.tokens_per_step), str(time.time())]
+        command = [sys.executable, "-m", "tests.bench.gpu", "--one", play, *parts]
+        command += ["--rehearse"] if work.is_rehearsal else []
+        return subprocess.run(
+            command, cwd=ROOT, env=os.environ | one, capture_output=True, text=True
+        )
+
+    if name != "C_ceilings" and not (work.model_folder / "config.json").exists():
+        start("prepare")  # by itself, or the first contender's start would be slow
+    done = start(name)
     if not path.exists():
         _write(path, work, name, "failed", error=done.stderr[-2_000:])
 
@@ -807,6 +823,9 @@ def main(given: Sequence[str] | None = None) -> None:
     if chosen.one:
         name, model, data, size, began = chosen.one
         work = Work(model, data, int(size), chosen.rehearse)
+        if name == "prepare":
+            save_model(work)
+            return
         result = run_one(name, work, float(began))
         path = work.folder / f"{name}.json"
         path.write_text(json.dumps(result) + "\n", encoding="utf-8")
@@ -825,8 +844,13 @@ def main(given: Sequence[str] | None = None) -> None:
     names = list_names(chosen.contenders)
     results = judge(run_all(works, names, chosen.again))
     print(draw_table(results, chosen.rehearse))
-    summary = {"note": NOTE if chosen.rehearse else "", "results": results}
-    path = works[0].root / "summary.json"
+    # Of all that was measured so far, cut up as it may have been.
+    root = works[0].root
+    paths = sorted(root.glob("*/*/*/*.json"), key=lambda path: path.stat().st_mtime)
+    paths = [path for path in paths if path.relative_to(root).parts[0] in MODELS]
+    known = judge([json.loads(path.read_text("utf-8")) for path in paths])
+    summary = {"note": NOTE if chosen.rehearse else "", "results": known}
+    path = root / "summary.json"
     path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     print(f"{time.perf_counter() - began:.0f} s; written to {path.relative_to(ROOT)}")
 
