@@ -13,7 +13,8 @@ from ftlib import lesson, models, speed, training
 from ftlib.batches import join_packs, make_collator
 from ftlib.schema import IGNORE_INDEX
 from ftlib.tokens import encode_example
-from tests.bench import gpu, parity
+from tests import parity
+from tests.bench import gpu
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ that the work may be cut up: ``--models``, ``--data``, ``--tokens-per-step`` and
 layers on a CPU in under three minutes, to see that it works: no speed there means
 anything, and it is written to ``runs/bench/gpu/rehearsal``.
 
-Before a contender is timed it must pass `tests.bench.parity`; no speed is written of
+Before a contender is timed it must pass `tests.parity`; no speed is written of
 one that does not. TRL, Liger and Unsloth are optional.
 """
 
@@ -268,7 +268,7 @@ def find_reference(work: Work) -> tuple[list[dict], Any]:
 
     from ftlib import models
     from ftlib.batches import make_collator
-    from tests.bench import parity
+    from tests import parity
 
     longest = 512 // (TINY if work.is_rehearsal else 1) + 8
     lengths = [longest, longest // 3, longest // 2, longest // 4]
@@ -312,7 +312,7 @@ def watch(trainer: Any, work: Work, join: Callable, began: float) -> dict[str, A
     import torch
     from transformers import TrainerCallback
 
-    from tests.bench import parity
+    from tests import parity
 
     is_cuda = trainer.model.device.type == "cuda"
     found: dict[str, Any] = {"ends": [], "counts": []}
@@ -585,7 +585,7 @@ def run_one(name: str, work: Work, began: float) -> dict[str, Any]:
     """Run one contender in this process and give its result."""
     from ftlib import store
     from ftlib.models import pick_device
-    from tests.bench import parity
+    from tests import parity
 
     result: dict[str, Any] = {
         "contender": name,
