@@ -209,6 +209,14 @@ def test_what_passes_and_what_does_not(changes, passed):
     assert compare(**changes)["passed"] is passed
 
 
+def test_one_wrong_matrix_is_not_outvoted_by_a_large_one():
+    large, wanted = torch.tensor([1_000.0, 0.0]), torch.tensor([1.0, 0.0])
+    ours = {"a": large, "b": torch.tensor([0.0, 1.0])}
+    found = parity.compare(2.0, ours, (2.0, {"a": large, "b": wanted}))
+    assert found["cosine"] > parity.COSINE
+    assert not found["passed"]
+
+
 def test_a_matrix_without_a_partner_fails():
     one = {"a": torch.ones(2)}
     found = parity.compare(1.0, one | {"b": torch.ones(2)}, (1.0, one))
