@@ -146,6 +146,94 @@ def ask_supervised(model: Any, batch: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**batch, "logits_to_keep": places, "shift_labels": labels[:, places]}
 
 
+def pack_rows(rows: Sequence[Row], n_packs: int) -> list[list[Row]]:
+    """
+    Share rows out to packs of nearly equally many tokens.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        At least as many as there are packs.
+    n_packs : int
+        How many packs.
+
+    Returns
+    -------
+    list of list of dict, length n_packs
+        The longest row first, each to the pack that has the fewest tokens so far.
+
+    Examples
+    --------
+    >>> rows = [{"input_ids": [0] * n} for n in (2, 5, 3, 4)]
+    >>> [count_tokens(pack) for pack in pack_rows(rows, 2)]
+    [7, 7]
+    """
+    packs: list[list[Row]] = [[] for _ in range(n_packs)]
+    sizes = [0] * n_packs
+    for row in sorted(rows, key=lambda row: -len(row["input_ids"])):
+        place = sizes.index(min(sizes))
+        packs[place].append(row)
+        sizes[place] += len(row["input_ids"])
+    return packs
+
+
+def pack_steps(rows: Sequence[Row], n_rows: int, n_packs: int) -> list[list[Row]]:
+    """
+    Pack planned rows, each optimizer step's by themselves.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        In the order of the plan.
+    n_rows, n_packs : int
+        Rows and packs of a step: a pack for each pass of each process.
+
+    Returns
+    -------
+    list of list of dict
+        Packs, the first step's first.
+    """
+    steps = (rows[i : i + n_rows] for i in range(0, len(rows), n_rows))
+    return [pack for step in steps for pack in pack_rows(step, n_packs)]
+
+
+def join_packs(packs: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """
+    Join the rows of packs end to end, as a collator for `Trainer`.
+
+    Parameters
+    ----------
+    packs : sequence of sequence of dict
+        Packs of rows.
+
+    Returns
+    -------
+    dict
+        One batch: ``position_ids`` begin anew at each row, ``cu_seq_lens_q`` marks
+        where rows end, and no row's first token is a label.
+    """
+    collate = DataCollatorWithFlattening(return_flash_attn_kwargs=True)
+    return collate([row for pack in packs for row in pack])
+
+
+def count_tokens(item: Row | Sequence[Row]) -> int:
+    """
+    Count the tokens of a row, or of a pack of rows.
+
+    Parameters
+    ----------
+    item : dict or sequence of dict
+        What a training set has in one place.
+
+    Returns
+    -------
+    int
+        How many.
+    """
+    rows = [item] if isinstance(item, dict) else item
+    return sum(len(row["input_ids"]) for row in rows)
+
+
 def measure_loss(
     model: Any,
     tokenizer: Any,

@@ -23,6 +23,10 @@ METHODS = {
 """The ways to train, with the learning rate above which each is refused."""
 WHOLE = ("last_layers", "full")
 """The methods that change the base model's own weights."""
+SPEEDS = ("safe", "fast")
+"""How a step is computed: as the libraries do, or by what `ftlib.speed` has."""
+UNPACKED = ("prefix", "prompt", "shadow")
+"""The methods that need each row by itself: rows joined end to end would share one."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,8 @@ class RunConfig:
     """Validations without a better loss before the end; 0 trains on to the end."""
     kl_weight: float = 0.0
     """Pull back to the base model: weight of the KL divergence from it in the loss."""
+    speed: str = "safe"
+    """How a step is computed: "safe", or "fast", the same rows without padding."""
     seed: int = 0
     """Seed of the adapter's weights, the order of examples and the dropout."""
 
@@ -138,6 +144,13 @@ class RunConfig:
             raise ValueError(
                 "a layer that is computed again has lost its prefix: set "
                 "gradient_checkpointing=0, or choose another method"
+            )
+        if self.speed not in SPEEDS:
+            raise ValueError(f"speed is {self.speed!r}: give {' or '.join(SPEEDS)}")
+        if self.speed == "fast" and (self.kl_weight or self.method in UNPACKED):
+            cause = "kl_weight" if self.kl_weight else f"method {self.method}"
+            raise ValueError(
+                f"{cause} needs rows that are padded, not joined: set speed='safe'"
             )
         if self.kl_weight and self.method in WHOLE:
             raise ValueError(

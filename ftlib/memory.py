@@ -106,7 +106,8 @@ def estimate_memory(
     other layers are like the third.
 
     Not counted: what a ``kl_weight`` adds; what a kernel needs for itself; and, for IA3
-    in 4 bits on a CPU, PEFT's copies in float32, about a sixth of the whole.
+    in 4 bits on a CPU, PEFT's copies in float32, about a sixth of the whole. What
+    ``speed="fast"`` changes is not counted either: it is "safe" that is estimated.
 
     Examples
     --------
@@ -160,7 +161,8 @@ def _rehearse(
     """Count the bytes of a model of `n_layers`, and what its forward pass keeps."""
     settings = json.loads(text) | {"num_hidden_layers": n_layers}
     if settings.get("layer_types"):
-        settings["layer_types"] = settings["layer_types"][:n_layers]
+        kinds = settings["layer_types"]  # a model may have but two layers
+        settings["layer_types"] = (kinds + kinds[-1:])[:n_layers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about what matters only to a real run
         with torch.device("meta"):
@@ -241,6 +243,8 @@ def measure_memory(config: RunConfig) -> int:
     """
     Measure the peak of a training run on this machine: its model, and two steps.
 
+    With ``speed="fast"`` it is what "safe" takes that is measured.
+
     Parameters
     ----------
     config : RunConfig
@@ -253,6 +257,7 @@ def measure_memory(config: RunConfig) -> int:
         Bytes of weights, adapter, gradients, optimizer, activations and all else that
         PyTorch allocates: on a GPU without CUDA's own, on a CPU without Python's.
     """
+    config = config.change(speed="safe")
     n_before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
     model = models.make_trainable(models.load_base(config), config)
     models.keep_layers(model, config.gradient_checkpointing)

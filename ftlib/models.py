@@ -404,17 +404,17 @@ def keep_layers(model: PreTrainedModel, every: int) -> None:
     model : transformers.PreTrainedModel or peft.PeftModel
         The model to train.
     every : int
-        Each n-th layer is computed again in the backward pass; with 0 none is.
+        Each n-th layer is computed again in the backward pass; with 0 none is. What was
+        chosen before is forgotten.
     """
-    if not every:
-        return
-    # Its new name (transformers 5.23) or, on older ones such as Colab's, its first.
-    name = "activation_checkpointing_enable"
-    enable = getattr(model, name, None) or model.gradient_checkpointing_enable
-    enable({"use_reentrant": False})
+    if every:
+        # Its new name (transformers 5.23) or, on older ones such as Colab's, its first.
+        name = "activation_checkpointing_enable"
+        enable = getattr(model, name, None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     for place, layer in enumerate(layers, 1):
-        layer.gradient_checkpointing = place % every == 0
+        layer.gradient_checkpointing = bool(every) and place % every == 0
 
 
 def load_adapter(

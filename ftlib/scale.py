@@ -175,6 +175,8 @@ def _find_objection(config: RunConfig, way: str) -> str | None:
         return "fsdp1 is here for 4-bit weights alone: use fsdp2"
     if config.method not in ("lora", "rslora", "full"):
         return f"{way} is not known to share out {config.method}: use ddp, or lora"
+    if config.speed == "fast":
+        return f"{way} is not known to go with fast: use ddp, or set speed='safe'"
     if config.kl_weight:
         return f"{way} leaves no base model to ask: use ddp, or set kl_weight=0"
     return None

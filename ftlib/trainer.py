@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import find_executable_batch_size, gather_object
+from accelerate.utils import gather_object
 from accelerate.utils.memory import should_reduce_batch_size
 from peft import PeftModel
 from transformers import Trainer, TrainingArguments
 
-from ftlib import models
-from ftlib.batches import ask_supervised, measure_loss, sum_kl
-from ftlib.config import RunConfig, name_knobs
+from ftlib import models, speed
+from ftlib.batches import ask_supervised, count_tokens, measure_loss, sum_kl
+from ftlib.config import RunConfig
 from ftlib.models import pick_dtype
 from ftlib.scale import share_batch
 from ftlib.schema import IGNORE_INDEX, PreflightError, Problem
@@ -110,7 +110,7 @@ class CheckedTrainer(Trainer):
             self.model,
             self.processing_class,
             self.eval_dataset,
-            self.args.per_device_train_batch_size,
+            self.args.per_device_eval_batch_size,
             should_stop,
         )
         if math.isnan(loss) and should_stop():
@@ -148,6 +148,8 @@ class CheckedTrainer(Trainer):
         # Not on the GPU, which has to hold no more here than in training.
         kept = [weight.detach().to("cpu", copy=True) for weight in weights]
         rows = self.train_dataset[: self.args.per_device_train_batch_size]
+        if not isinstance(rows[0], dict):  # of packs no plan puts the largest first
+            rows = [max(self.train_dataset, key=count_tokens)]
         batch = self._prepare_inputs(self.data_collator(rows))
 
         def _give_loss() -> torch.Tensor:
@@ -207,7 +209,7 @@ class CheckedTrainer(Trainer):
         OtherProcessError
             When another process of the run has ended.
         """
-        longest = max(len(row["input_ids"]) for row in self.train_dataset)
+        longest = max(map(count_tokens, self.train_dataset))
         try:
             with models.attend_to_train(self.model, longest):
                 return super().train(*args, **kwargs)
@@ -275,7 +277,9 @@ class CheckedTrainer(Trainer):
 
     def _check_loss(self, loss: float, inputs: Any) -> None:
         if not math.isfinite(loss):
-            batch = {name: tensor.tolist() for name, tensor in inputs.items()}
+            batch = {
+                k: v.tolist() if torch.is_tensor(v) else v for k, v in inputs.items()
+            }
             write_json(self.bad_batch_file, batch)
             halves = {pick_dtype()}  # or the type that 4-bit layers compute in
             halves |= {getattr(m, "compute_dtype", None) for m in self.model.modules()}
@@ -327,50 +331,6 @@ def save_model(
     if shared is not None or not isinstance(model, PeftModel):
         return math.nan
     return models.prove_adapter(model, folder, example)
-
-
-def fit_batch_size(config: RunConfig, train: Callable[[RunConfig], None]) -> None:
-    """
-    Train with the largest batch that memory holds, at the same effective batch.
-
-    What does not fit shows at the first step, as the longest rows come first. Of
-    several processes none can begin again alone: there it ends the run.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The settings wished for.
-    train : callable
-        Given settings of a smaller batch and more accumulation, trains.
-
-    Raises
-    ------
-    MemoryError
-        When not even one row at a time fits, or what each of several processes takes,
-        naming what to set.
-    """
-    first = config.per_device_train_batch_size
-    n_rows, is_alone = config.rows_per_step, PartialState().num_processes == 1
-    sizes = range(first - 1, -1, -1) if is_alone else [0]
-    smaller = iter([size for size in sizes if not n_rows % (size or 1)])
-
-    @find_executable_batch_size(
-        starting_batch_size=first, reduce_batch_size_fn=lambda: next(smaller)
-    )
-    def _try_size(batch_size: int) -> None:
-        sizes = {"per_device_train_batch_size": batch_size}
-        train(config.change(gradient_accumulation_steps=n_rows // batch_size, **sizes))
-
-    try:
-        _try_size()
-    except RuntimeError as error:
-        if "No executable batch size" not in str(error):
-            raise
-        rows = "one row at a time" if is_alone else "what one process takes"
-        least = config.change(per_device_train_batch_size=1) if is_alone else config
-        raise MemoryError(
-            f"{rows} does not fit in memory: {name_knobs(least)}"
-        ) from error
 
 
 def _refuse(name: str, remedy: str) -> None:
@@ -438,4 +398,8 @@ def make_arguments(
     )
     # With more in sight, Trainer would multiply the batch by them, and halve the run.
     arguments._n_gpu = min(arguments.n_gpu, 1)
+    arguments.per_device_eval_batch_size = arguments.per_device_train_batch_size
+    levels = speed.list_levels(config)
+    for name, value in speed.choose_arguments(levels, device_type).items():
+        setattr(arguments, name, value)
     return arguments

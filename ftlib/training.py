@@ -14,13 +14,13 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 
-from ftlib import colab, machine, models
+from ftlib import colab, machine, models, speed
 from ftlib.batches import Row, hash_rows, make_collator, plan_rows
 from ftlib.config import RunConfig
 from ftlib.progress import COMPLETE, Progress, find_checkpoint
 from ftlib.scale import join_processes
 from ftlib.store import ADAPTER_FOLDER, RUN_FILE, read_json, record_run, write_json
-from ftlib.trainer import CheckedTrainer, fit_batch_size, make_arguments, save_model
+from ftlib.trainer import CheckedTrainer, make_arguments, save_model
 
 
 class Run:
@@ -220,10 +220,10 @@ class Run:
         n_rows = progress.n_steps * config.rows_per_step
         plan = plan_rows(lengths, config.rows_per_step, n_rows, config.seed)
         models.keep_gradients_right(self.model)
-        models.keep_layers(self.model, config.gradient_checkpointing)
         self.model.ftlib_was_trained = True
         rows = [self.train[i] for i in plan]
-        fit_batch_size(config, lambda fit: self._train_rows(rows, fit, checkpoint))
+        self._lengths = [lengths[i] for i in plan]
+        speed.fit_in_memory(config, lambda fit: self._train_rows(rows, fit, checkpoint))
 
     def _train_rows(
         self, rows: list[Row], config: RunConfig, checkpoint: Path | None
@@ -240,25 +240,28 @@ class Run:
         # The pull to the base needs to know where rows end: they are padded then.
         attention = "" if config.kl_weight else self.model.config._attn_implementation
         is_soft = models.has_soft_prompt(self.model)
+        padded = make_collator(self.tokenizer, attention, is_soft)
+        data, collate = speed.lay_out(rows, config, padded)
         callbacks: list[TrainerCallback] = [_Listener(self)]
         if arguments.load_best_model_at_end:
             callbacks.append(EarlyStoppingCallback(config.early_stopping_patience))
         trainer = CheckedTrainer(
             model=self.model,
             args=arguments,
-            train_dataset=rows,
+            train_dataset=data,
             eval_dataset=self.validation or None,
             processing_class=self.tokenizer,
-            data_collator=make_collator(self.tokenizer, attention, is_soft),
+            data_collator=collate,
             callbacks=callbacks,
         )
         trainer.remove_callback(PrinterCallback)
         trainer.bad_batch_file = self.folder / "bad_batch.json"
         trainer.kl_weight, trainer.should_stop = config.kl_weight, self._stop.is_set
         trainer.first_step = progress.first_step
-        if not checkpoint:
-            trainer.try_first_step()
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        with speed.hurry(self.model, config):
+            if not checkpoint:
+                trainer.try_first_step()
+            trainer.train(str(checkpoint) if checkpoint else None)
         self._shared = trainer.gather_weights()
         progress.best_step = trainer.state.best_global_step or 0
 
@@ -283,8 +286,7 @@ class _Listener(TrainerCallback):
         progress.step = state.global_step
         rows_per_step = run.config.rows_per_step
         begin = (state.global_step - 1) * rows_per_step
-        rows = kwargs["train_dataloader"].dataset[begin : begin + rows_per_step]
-        progress.n_tokens += sum(len(row["input_ids"]) for row in rows)
+        progress.n_tokens += sum(run._lengths[begin : begin + rows_per_step])
         progress.history.append({"step": state.global_step})
         if run.validation and state.global_step >= progress.n_steps:
             control.should_evaluate = True

@@ -98,7 +98,7 @@ def watch_writes(folder):
 
 
 def play_sharing(folder):
-    """Train through; with a pull to the base; stopped and resumed; anew in a folder."""
+    """Train through; with a pull to the base; fast; stopped and resumed; anew."""
     written = watch_writes(folder)
     run = make_run(folder / "whole")
     run.start().wait()
@@ -106,6 +106,9 @@ def play_sharing(folder):
     pulled = make_run(folder / "pulled", make_config(kl_weight=0.5, max_steps=2))
     pulled.start().wait()
     seen["pulled"] = describe(pulled)
+    fast = make_run(folder / "fast", make_config(speed="fast", max_steps=2))
+    fast.start().wait()
+    seen["fast"] = describe(fast)
     with stopping_after(STOP_AFTER):
         run = make_run(folder / "stopped")
         run.start().wait()

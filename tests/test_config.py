@@ -77,6 +77,7 @@ CONTRADICTIONS = [
     ("kl_weight", -1.0),
     ("gradient_checkpointing", -1),
     ("early_stopping_patience", -1),
+    ("speed", "ludicrous"),
 ]
 
 
@@ -120,6 +121,10 @@ def test_what_lies_on_the_right_side_of_a_limit_is_taken(field, value):
             {"method": "prefix", "gradient_checkpointing": 2},
             "set gradient_checkpointing=0, or choose another method",
         ),
+        ({"speed": "fast", "kl_weight": 1.0}, "^kl_weight needs rows .* speed='safe'"),
+        ({"speed": "fast", "method": "prompt"}, "^method prompt needs rows"),
+        ({"speed": "fast", "method": "prefix"}, "^method prefix needs rows"),
+        ({"speed": "fast", "method": "shadow"}, "^method shadow needs rows"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(changes, said):
@@ -194,5 +199,5 @@ def test_fields_bear_the_names_that_the_libraries_give_them():
     theirs |= inspect.signature(BitsAndBytesConfig).parameters.keys()
     theirs |= {"revision"}  # of from_pretrained
     theirs |= inspect.signature(EarlyStoppingCallback).parameters.keys()
-    ours = ["model", "method", "kl_weight"]
+    ours = ["model", "method", "kl_weight", "speed"]
     assert [name for name in FIELDS if name not in theirs] == ours

@@ -22,8 +22,8 @@ TOP = {"lesson", "panels", "exercises", "environment", "faults", "project"}
 # - tokens, by generation: a prompt must be encoded by the very function that the check
 #   before training compares the training rows with;
 # - archives, by what loads a folder that came from elsewhere.
-# And those that are parts of another: batches and trainer of training, scores of what
-# measures and reports; a loss and a KL are measured on batches.
+# And those that are parts of another: batches, speed and trainer of training, scores of
+# what measures and reports; a loss and a KL are measured on batches.
 SHARED = {
     "models": {
         "training",
@@ -36,6 +36,7 @@ SHARED = {
         "redaction",
         "retrieval",
         "memory",
+        "speed",
     },
     "tokens": {"generation", "deployment"},
     "archives": {"models", "deployment", "serving"},
@@ -43,10 +44,11 @@ SHARED = {
     "scale": {"training", "trainer"},
     "deployment": {"release"},
     "forgetting": {"release"},
-    "batches": {"forgetting", "memory", "training", "trainer"},
+    "batches": {"forgetting", "memory", "training", "trainer", "speed"},
     "machine": {"generation", "training"},
     "methods": {"models", "memory"},
     "progress": {"training", "colab"},
+    "speed": {"training", "trainer"},
     "trainer": {"training", "memory"},
     "scoring": {
         "reporting",
@@ -218,9 +220,9 @@ def test_a_module_has_at_most_200_lines_of_code(name):
     assert count_code_lines(MODULES[name].read_text("utf-8")) <= LIMIT
 
 
-def test_the_whole_package_has_at_most_9000_lines_of_code():
+def test_the_whole_package_has_at_most_9250_lines_of_code():
     sources = [path.read_text("utf-8") for path in MODULES.values()]
-    assert sum(map(count_code_lines, sources)) <= 9000
+    assert sum(map(count_code_lines, sources)) <= 9250
 
 
 def test_no_module_is_named_after_nothing():

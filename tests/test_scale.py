@@ -188,6 +188,7 @@ def test_fsdp2_with_4_bits_is_refused_with_the_upstream_reason(tmp_path):
         (LORA, "fsdp3", "no way 'fsdp3': use ddp, fsdp1, fsdp2, zero3"),
         (RunConfig(method="dora"), "zero3", "not known to share out dora"),
         (RunConfig(kl_weight=0.1), "fsdp1", "set kl_weight=0"),
+        (RunConfig(speed="fast"), "zero3", "set speed='safe'"),
     ],
 )
 def test_a_way_that_cannot_train_the_settings_is_refused(tmp_path, config, way, reason):
@@ -346,9 +347,12 @@ def alone(tmp_path_factory):
         config = scale_worker.make_config(kl_weight=0.5, max_steps=2)
         pulled = scale_worker.make_run(folder / "pulled", config)
         pulled.start().wait()
+        config = scale_worker.make_config(speed="fast", max_steps=2)
+        fast = scale_worker.make_run(folder / "fast", config)
+        fast.start().wait()
         return {
             name: scale_worker.describe(one)
-            for name, one in (("whole", run), ("pulled", pulled))
+            for name, one in (("whole", run), ("pulled", pulled), ("fast", fast))
         }
 
 
@@ -361,7 +365,7 @@ def shared(tmp_path_factory):
 
 @needs_torchrun
 @pytest.mark.kill
-@pytest.mark.parametrize("name", ["whole", "pulled"])
+@pytest.mark.parametrize("name", ["whole", "pulled", "fast"])
 def test_two_processes_lose_step_by_step_what_one_does(alone, shared, name):
     # In float32, sums in another order and padding of another width differ by 1e-7 of
     # a loss; the optimizer's division makes it up to a hundred times that.
@@ -377,7 +381,7 @@ def test_two_processes_lose_step_by_step_what_one_does(alone, shared, name):
 @pytest.mark.kill
 def test_both_processes_end_with_the_same_adapter_to_the_bit(shared):
     first, second = shared[1]
-    for name in ("whole", "pulled", "stopped", "resumed"):
+    for name in ("whole", "pulled", "fast", "stopped", "resumed"):
         assert first[name] == second[name]
 
 
@@ -388,6 +392,7 @@ def test_the_first_process_alone_writes_and_moves_files(shared):
     assert second["written"] == []
     assert any(path.endswith("adapter_config.json") for path in first["written"])
     assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == [
+        "fast",
         "pulled",
         "stopped",
         "whole",

@@ -9,7 +9,8 @@ import torch
 from ftlib import models, trainer
 from ftlib.batches import make_collator
 from ftlib.schema import IGNORE_INDEX, PreflightError
-from ftlib.trainer import CheckedTrainer, fit_batch_size, make_arguments
+from ftlib.speed import fit_in_memory
+from ftlib.trainer import CheckedTrainer, make_arguments
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ def fit(config, largest):
         if fitting.per_device_train_batch_size > largest:
             raise RuntimeError("CUDA out of memory.")
 
-    fit_batch_size(config, train)
+    fit_in_memory(config, train)
     return tried
 
 
@@ -276,4 +277,4 @@ def test_another_error_is_not_taken_for_one_of_memory(wren_config):
         raise RuntimeError("shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        fit_batch_size(wren_config, train)
+        fit_in_memory(wren_config, train)
