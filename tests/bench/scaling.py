@@ -277,9 +277,10 @@ def measure(stage: str, n_rows: int) -> Row:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     n_out = run()
     seconds = time.perf_counter() - began
+    cpu_seconds = time.process_time() - began_cpu
     done.set()
     watcher.join()
     end = read_memory_mb()
@@ -291,6 +292,7 @@ def measure(stage: str, n_rows: int) -> Row:
         "rows": n_rows,
         "rows_out": n_out,
         "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),  # what other processes hardly change
         "rows_per_second": round(n_rows / seconds, 1),
         "start_mb": round(start.get("VmRSS", math.nan), 1),
         "peak_mb": round(end["VmHWM"], 1),
@@ -394,7 +396,7 @@ def main(
         "hardware": {"machine": platform.machine(), "cpu_cores": os.cpu_count()},
         "versions": store.list_versions(),
         "unit": "seconds, rows a second, and MB (10^6 bytes) of resident memory",
-        "settings": SETTINGS,
+        "settings": SETTINGS | {"threads": os.environ.get("OMP_NUM_THREADS", "all")},
     }
     kept = store.read_json(result) if result.is_file() else {}
     same = all(kept.get(name) == value for name, value in head.items())
