@@ -218,9 +218,9 @@ def test_a_module_has_at_most_200_lines_of_code(name):
     assert count_code_lines(MODULES[name].read_text("utf-8")) <= LIMIT
 
 
-def test_the_whole_package_has_at_most_9000_lines_of_code():
+def test_the_whole_package_has_at_most_9250_lines_of_code():
     sources = [path.read_text("utf-8") for path in MODULES.values()]
-    assert sum(map(count_code_lines, sources)) <= 9000
+    assert sum(map(count_code_lines, sources)) <= 9250
 
 
 def test_no_module_is_named_after_nothing():

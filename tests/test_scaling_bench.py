@@ -121,6 +121,7 @@ def test_both_ways_of_loading_give_the_same_rows(rows_file, tmp_path):
 
 def test_the_table_marks_what_is_not_measured():
     runs = [
+        run_of("load", 1_000, 0.9, peak_mb=200),  # not fitted: mostly done once
         run_of("load", 10_000, 1.0, peak_mb=300),
         run_of("load", 100_000, 10.0, peak_mb=1_500),
         run_of("tokenise", 1_000, 1.0),
@@ -130,13 +131,31 @@ def test_the_table_marks_what_is_not_measured():
     load, tokenise, redact = (table[s] for s in ("load", "tokenise", "redact"))
     assert load["10,000"] == "1.0 s, 300 MB"
     assert load["100,000"] == "10.0 s, 1,500 MB"
-    assert load["1,000"] == load["1,000,000"] == "not measured"
+    assert load["1,000,000"] == tokenise["10,000"] == "not measured"
     assert (load["exponent"], load["rows in 1 GB"]) == ("1.00", "10,000")
     # One size, and that below those which time is fitted on.
-    assert (tokenise["1,000"], tokenise["exponent"]) == ("1.0 s, 500 MB",) + (
+    assert (tokenise["1,000"], tokenise["exponent"]) == (
+        "1.0 s, 500 MB",
         "not measured",
     )
     assert {redact[column] for column in list(redact)[2:]} == {"not measured"}
+
+
+def test_the_table_of_contributing_is_that_of_the_recorded_runs():
+    recorded = json.loads(scaling.RESULT.read_text("utf-8"))
+    page = (scaling.ROOT / "CONTRIBUTING.md").read_text("utf-8")
+    assert scaling.write_markdown(scaling.make_table(recorded["runs"])) in page
+    figure = scaling.RESULT.with_suffix(".svg")
+    assert f"({figure.relative_to(scaling.ROOT).as_posix()})" in page
+    assert figure.is_file()
+
+
+def test_a_streamed_stage_of_a_million_rows_stays_within_1_gb():
+    # Load, deduplicate, tokenise; redaction takes hours and is recorded as far as run.
+    runs = json.loads(scaling.RESULT.read_text("utf-8"))["runs"]
+    streamed = [run for run in runs if run["way"] == "streamed"]
+    assert {run["stage"] for run in streamed} >= {"load", "deduplicate", "tokenise"}
+    assert {r["stage"]: r["peak_mb"] for r in streamed if r["peak_mb"] > 1_000} == {}
 
 
 @pytest.mark.parametrize(

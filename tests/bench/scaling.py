@@ -8,7 +8,8 @@ of the same settings, is kept, so a long run can be done part by part; delete th
 to measure anew. What would take over `MOST_SECONDS`, by the measurement before it, or
 more memory than the machine has, is left out and stands as not measured;
 ``--rows 1e5`` asks for it all the same, and ``--stages load,tokenise`` for a part.
-``--quick`` stops at 1e4 and writes under ``runs/``: a test of the bench itself.
+``--quick`` stops at 1e4 and writes under ``runs/``: a test of the bench itself. The
+table is Markdown, for CONTRIBUTING.md, which a test compares with the file.
 
 Streamed stages read the file as a `datasets.Dataset` on disk and take it row by row.
 Those "in memory" take a list of all rows, as the lessons do with their small files.
@@ -351,6 +352,13 @@ def make_table(runs: Sequence[Row], sizes: Sequence[int] = SIZES) -> list[Row]:
     return table
 
 
+def write_markdown(table: Sequence[Row]) -> str:
+    """Give a table as CONTRIBUTING.md has it."""
+    lines = [list(table[0]), ["---"] * len(table[0])]
+    lines += [list(map(str, row.values())) for row in table]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
 def draw(runs: Sequence[Row], path: Path) -> None:
     """Draw seconds and peak memory over rows, both axes logarithmic."""
     import matplotlib
@@ -389,7 +397,6 @@ def main(
     is_asked_for: bool = False,
 ) -> None:
     """Measure what is not measured yet, write it down, draw it, print the table."""
-    import pandas
     import psutil
 
     head = {
@@ -416,7 +423,7 @@ def main(
                 print(json.dumps(found[0]), flush=True)
             before = found[0]
     draw(runs, result.with_suffix(".svg"))
-    print(pandas.DataFrame(make_table(runs, sorted(sizes))).to_string(index=False))
+    print(write_markdown(make_table(runs)))
 
 
 if __name__ == "__main__":
