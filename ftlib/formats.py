@@ -146,8 +146,8 @@ def _read_rows(path: Path) -> tuple[str, str, list[_Row]]:
                 raise ValueError(f"not JSON: {error}") from None
     # As bytes where they are nearly UTF-8, so that each line that is not is named.
     data = text.encode() if encoding == "utf-16" else data
-    lines = io.BytesIO(data.removeprefix(b"\xef\xbb\xbf"))
-    del data, text  # of a large file they are most of what is held
+    # The text goes first: of a large file it is much of what is held.
+    lines, text = io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")), ""
     rows = [_parse(i, line) for i, line in enumerate(lines, start=1) if line.strip()]
     return "jsonl", "utf-16" if encoding == "utf-16" else "utf-8", rows
 
