@@ -1,5 +1,6 @@
 """Cleaning: faults that a set of examples has, each found by row, with its remedy."""
 
+import hashlib
 import json
 import os
 import re
@@ -76,7 +77,9 @@ def find_exact_duplicates(examples: Sequence[Example]) -> list[list[int]]:
     """
     groups = defaultdict(list)
     for i, example in enumerate(examples):
-        groups[fold_messages(example["messages"])].append(i)
+        text = fold_messages(example["messages"]).encode("utf-8", "surrogatepass")
+        # 16 bytes a row in place of its text, and no two that differ agree in them.
+        groups[hashlib.blake2b(text, digest_size=16).digest()].append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -108,10 +111,7 @@ def find_near_duplicates(
     the pairs, in time linear in `n`, and their exact similarity decides. One word
     changed in 25 leaves about 0.9, a template filled anew 0.7 and less.
     """
-    runs = [_cut_runs(text) for text in texts]
-    return sorted(
-        pair for pair in _pair_up(runs, runs, threshold, seed) if pair[0] < pair[1]
-    )
+    return sorted(_pair_up(texts, threshold, seed))
 
 
 def find_faulty_prompts(examples: Sequence[Example]) -> list[BadRow]:
@@ -376,8 +376,9 @@ def measure_overlap(
             exact.append((firsts[fold_text(text)], j))
         if hits := [grams[gram] for gram in _cut_ngrams(text, n) if gram in grams]:
             shared.append((min(hits), j))
-    train, test = map(_cut_runs, train_texts), map(_cut_runs, test_texts)
-    near = sorted(_pair_up(list(train), list(test), threshold, 0))
+    n_train, texts = len(train_texts), [*train_texts, *test_texts]
+    pairs = _pair_up(texts, threshold, 0, n_train)
+    near = sorted((i, j - n_train, alike) for i, j, alike in pairs)
     return Overlap(exact, shared, near, len(shared) / len(test_texts))
 
 
@@ -395,31 +396,31 @@ def _cut_ngrams(text: str, n: int) -> set[str]:
 
 
 def _pair_up(
-    olds: Sequence[frozenset[str]],
-    news: Sequence[frozenset[str]],
-    threshold: float,
-    seed: int,
+    texts: Sequence[str], threshold: float, seed: int, n_olds: int | None = None
 ) -> Iterator[tuple[int, int, float]]:
-    """Give the indices of old and new sets that are alike; equal olds count once."""
+    """Give the indices of texts that are alike; of equal texts the first alone counts.
+
+    With `n_olds`, one is of the first so many texts and one of the others.
+    """
     # Recall weighs more than precision: what is proposed wrongly is thrown out below.
     index = MinHashLSH(threshold, num_perm=128, weights=(0.3, 0.7))
-    old_hashes = _hash_runs(olds, seed)
-    new_hashes = old_hashes if news is olds else _hash_runs(news, seed)
-    firsts: dict[frozenset[str], int] = {}
-    for i, runs in enumerate(olds):
-        if runs and firsts.setdefault(runs, i) == i:
-            index.insert(i, old_hashes[i])
-    for j, runs in enumerate(news):
-        for i in index.query(new_hashes[j]) if runs else ():
-            similarity = len(olds[i] & runs) / len(olds[i] | runs)
+    blank, firsts = MinHash(num_perm=128, seed=seed), dict[int, int]()
+    for j, text in enumerate(texts):
+        # No set is kept, it is many times its text: what is proposed is cut anew.
+        if not (runs := _cut_runs(text)):
+            continue
+        hashed = blank.copy()
+        hashed.update_batch([run.encode("utf-8", "replace") for run in runs])
+        for i in index.query(hashed) if n_olds is None or j >= n_olds else ():
+            old = _cut_runs(texts[i])
+            n_shared = len(old & runs)
+            similarity = n_shared / (len(old) + len(runs) - n_shared)
             if similarity >= threshold:
                 yield i, j, similarity
-
-
-def _hash_runs(sets: Sequence[frozenset[str]], seed: int) -> list[MinHash]:
-    """Give the MinHash of each set."""
-    coded = ([run.encode("utf-8", "replace") for run in runs] for runs in sets)
-    return MinHash.bulk(coded, num_perm=128, seed=seed)
+        if n_olds is None or j < n_olds:
+            first = firsts.setdefault(hash(runs), j)
+            if first == j or _cut_runs(texts[first]) != runs:
+                index.insert(j, hashed)
 
 
 def _stands_in(part: str, text: str) -> bool:

@@ -145,8 +145,9 @@ def _read_rows(path: Path) -> tuple[str, str, list[_Row]]:
             if file_type == "json" and error.msg != "Extra data":
                 raise ValueError(f"not JSON: {error}") from None
     # As bytes where they are nearly UTF-8, so that each line that is not is named.
-    lines = (text.encode() if encoding == "utf-16" else data).split(b"\n")
-    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+    data = text.encode() if encoding == "utf-16" else data
+    # The text goes first: of a large file it is much of what is held.
+    lines, text = io.BytesIO(data.removeprefix(b"\xef\xbb\xbf")), ""
     rows = [_parse(i, line) for i, line in enumerate(lines, start=1) if line.strip()]
     return "jsonl", "utf-16" if encoding == "utf-16" else "utf-8", rows
 
@@ -163,7 +164,7 @@ def _decode(data: bytes) -> tuple[str, str]:
 
 def _parse(number: int, line: bytes) -> _Row:
     """Parse one row; the text of one that cannot be parsed is kept."""
-    line = line.rstrip(b"\r")
+    line = line.rstrip(b"\r\n")
     try:
         return number, parse_row(line), None
     except BadRowError as error:
@@ -262,7 +263,7 @@ def _find_convention(row: dict[str, Any]) -> str | None:
         return "sharegpt"
     if answered and "instruction" in row:
         return "alpaca"
-    if any(p in row and r in row for p in _PROMPTS for r in _RESPONSES):
+    if answered and any(name in row for name in _PROMPTS):
         return "prompt-completion"
     return "text" if "text" in row and ("title" in row or "heading" in row) else None
 
