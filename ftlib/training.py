@@ -165,7 +165,9 @@ class Run:
     def _refuse_other_settings(self) -> None:
         saved = read_json(self.folder / RUN_FILE)
         now = json.loads(json.dumps(self.config.to_dict()))  # a tuple is a list there
-        changed = [name for name in now if now[name] != saved["config"].get(name)]
+        # A run of before a field was there had its default.
+        before = {**RunConfig().to_dict(), **saved["config"]}
+        changed = [name for name in now if now[name] != before[name]]
         if saved["train_sha256"] != hash_rows(self.train):
             changed.append("the training data")
         # The best loss so far, which patience compares with, is of the old rows.
