@@ -730,7 +730,8 @@ def _be_kernel(options: list[str], environ: dict, folder: str) -> None:
     os.setsid()  # with what it starts it is one group, to be ended together
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(environ, JPY_PARENT_PID=str(os.getppid()))
+    os.environ.update(environ)
+    options += [f"--IPKernelApp.parent_handle={os.getppid()}"]
     sys.argv = ["ipykernel_launcher", *options]
     from ipykernel import kernelapp
 
