@@ -438,6 +438,39 @@ def test_a_failing_lesson_fails_the_course_and_the_others_still_run(tmp_path, ca
 
 
 @pytest.mark.notebook
+def test_a_lesson_whose_kernel_dies_is_reported(tmp_path, capsys):
+    write_notebook(tmp_path / "notebooks", "00_dies", "import os\nos._exit(3)")
+    assert run.run_course(tmp_path, "laptop", []) == 1
+    assert "00_dies ... failed in cell 2, " in capsys.readouterr().out
+
+
+@pytest.mark.notebook
+def test_each_kernel_begins_anew_and_ends_in_order(tmp_path, monkeypatch):
+    monkeypatch.setenv("FTLIB_PROFILE", "gpu")
+    lessons = tmp_path / "notebooks"
+    lines = [
+        "import atexit, os, sys",
+        "from pathlib import Path",
+        "import ftlib.lesson",
+        "seen = [Path.cwd().name, os.environ['FTLIB_PROFILE'], hasattr(ftlib, 'mark')]",
+        "ftlib.mark = True",
+        "file = Path('seen.txt' if Path('first.txt').exists() else 'first.txt')",
+        "_ = atexit.register(file.write_text, repr(seen))",
+        "from matplotlib import pyplot as plt",
+        "_ = plt.plot([1, 2])",
+    ]
+    for name in ("00_first", "01_second"):
+        write_notebook(lessons, name, "\n".join(lines))
+    assert run.run_course(tmp_path, "laptop", []) == 0
+    for name in ("first.txt", "seen.txt"):
+        assert (lessons / name).read_text("utf-8") == "['notebooks', 'gpu', False]"
+    for name in ("00_first", "01_second"):
+        executed = (tmp_path / "runs" / "course" / f"{name}.ipynb").read_text("utf-8")
+        assert '"image/png"' in executed  # shown, though matplotlib was loaded before
+        assert '"stream"' not in executed
+
+
+@pytest.mark.notebook
 def test_lessons_that_all_pass_give_status_0(tmp_path):
     write_notebook(tmp_path / "notebooks", "00_passes", "1 + 1")
     assert run.run_course(tmp_path, "laptop", ["00"]) == 0
