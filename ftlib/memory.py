@@ -31,7 +31,6 @@ from ftlib import models
 from ftlib.batches import make_collator
 from ftlib.config import ROOT, WHOLE, RunConfig, name_knobs
 from ftlib.methods import make_peft_config
-from ftlib.schema import IGNORE_INDEX
 from ftlib.trainer import CheckedTrainer, make_arguments
 
 MIB = 2**20
@@ -87,7 +86,8 @@ def estimate_memory(
     architecture : transformers.PretrainedConfig
         As `load_architecture` gives it, of any causal model.
     config : RunConfig
-        The settings; all rows are taken to be ``max_length`` tokens long.
+        The settings; all rows are taken to be ``max_length`` tokens long, and every
+        token to be learned: of a prompt, no logits are kept.
     device_type : {"cuda", "cpu"}
         Where it is to run.
 
@@ -248,8 +248,8 @@ def measure_memory(config: RunConfig) -> int:
     Parameters
     ----------
     config : RunConfig
-        The settings. The rows are random tokens, all but one of a batch
-        ``max_length`` long.
+        The settings. The rows are random tokens, all supervised, all but one of a
+        batch ``max_length`` long.
 
     Returns
     -------
@@ -264,8 +264,7 @@ def measure_memory(config: RunConfig) -> int:
     models.keep_gradients_right(model)
     tokenizer = models.load_tokenizer(config)
     ids = torch.randint(5, model.config.vocab_size, (config.max_length,)).tolist()
-    half = config.max_length // 2
-    row = {"input_ids": ids, "labels": [IGNORE_INDEX] * half + ids[half:]}
+    row = {"input_ids": ids, "labels": ids}
     # One row of each batch is shorter, so that there is padding as in a real one.
     shorter = {name: values[:-1] for name, values in row.items()}
     size = config.per_device_train_batch_size
