@@ -465,6 +465,7 @@ def main(argv: list[str]) -> int:
         The exit status.
     """
     if argv[:1] == ["_course"]:  # this very file, started in the chosen Python
+        os.chdir(ROOT)  # the first place where what is preloaded is looked for
         try:
             return run_course(ROOT, argv[1], argv[2:])
         except KeyboardInterrupt:
