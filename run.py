@@ -146,6 +146,8 @@ PRELOADED = [
     "ftlib.retrieval",
     "transformers.models.qwen3.modeling_qwen3",
 ]
+# NVIDIA's, AMD's, and either's in WSL.
+DRIVERS = ["/dev/nvidiactl", "/dev/kfd", "/dev/dxg"]
 
 CELL_SECONDS = 3600
 START_SECONDS = 120
@@ -672,7 +674,7 @@ def _make_kernel_manager_class() -> type:
         transport_encryption = "auto"
 
         async def _async_launch_kernel(self, kernel_cmd, **kw):
-            if sys.platform == "linux":  # forking is not safe, or unknown, elsewhere
+            if can_fork():
                 kernel = ForkedKernel(kernel_cmd, kw["env"], kw["cwd"])
                 self.provisioner.process = kernel
                 self.provisioner.pid = self.provisioner.pgid = kernel.pid
@@ -681,6 +683,19 @@ def _make_kernel_manager_class() -> type:
                 await super()._async_launch_kernel(kernel_cmd, **kw)
 
     return OwnPython
+
+
+def can_fork() -> bool:
+    """
+    Say whether libraries can be loaded once and forked.
+
+    Returns
+    -------
+    bool
+        On Linux, where no GPU's driver is: asked once, as imports do, it is of no use
+        in a process forked after that.
+    """
+    return sys.platform == "linux" and not any(map(os.path.exists, DRIVERS))
 
 
 class ForkedKernel:

@@ -445,6 +445,24 @@ def test_a_lesson_whose_kernel_dies_is_reported(tmp_path, capsys):
 
 
 @pytest.mark.notebook
+@pytest.mark.parametrize("has_driver", [False, True])
+def test_kernels_are_forked_where_no_driver_of_a_gpu_is(
+    has_driver, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run, "DRIVERS", [str(tmp_path)] * has_driver)
+    is_child = f"import os\nassert (os.getppid() == {os.getpid()}) is {has_driver}"
+    write_notebook(tmp_path / "notebooks", "00_asks", is_child)
+    assert run.run_course(tmp_path, "laptop", []) == 0
+
+
+def test_elsewhere_than_on_linux_nothing_is_forked(monkeypatch):
+    monkeypatch.setattr(run, "DRIVERS", [])
+    for system, is_forked in (("linux", True), ("darwin", False), ("win32", False)):
+        monkeypatch.setattr(run.sys, "platform", system)
+        assert run.can_fork() is is_forked
+
+
+@pytest.mark.notebook
 def test_each_kernel_begins_anew_and_ends_in_order(tmp_path, monkeypatch):
     monkeypatch.setenv("FTLIB_PROFILE", "gpu")
     lessons = tmp_path / "notebooks"
