@@ -32,7 +32,7 @@ import subprocess
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -149,6 +149,7 @@ PRELOADED = [
 # NVIDIA's, AMD's, and either's in WSL.
 DRIVERS = ["/dev/nvidiactl", "/dev/kfd", "/dev/dxg"]
 
+LESSON_BYTES = 2_000_000_000  # what a lesson may hold
 CELL_SECONDS = 3600
 START_SECONDS = 120
 SAMPLE_SECONDS = 0.5  # a look costs milliseconds of one of two cores
@@ -547,9 +548,72 @@ def choose_notebooks(notebooks: list[Path], wanted: list[str]) -> list[Path]:
     return [path for path in notebooks if not numbers or path.name[:2] in numbers]
 
 
+def count_at_once(cores: int, free_bytes: int, profile: str) -> int:
+    """
+    Say how many lessons to run at once.
+
+    Parameters
+    ----------
+    cores : int
+        Those of this machine.
+    free_bytes : int
+        Memory that can be had.
+    profile : str
+        The model that is run.
+
+    Returns
+    -------
+    int
+        As many as there are cores and memory for: Wren is so small that two lessons on
+        a core each take two thirds of the time that they take in turn on two cores. One
+        where a GPU's driver is, or for a larger model.
+
+    Examples
+    --------
+    >>> count_at_once(2, 8_000_000_000, "gpu")
+    1
+    """
+    if profile != "laptop" or _has_gpu_driver():
+        return 1
+    return max(1, min(cores, free_bytes // LESSON_BYTES))
+
+
+def find_ready(waiting: list[Path], unfinished: list[Path]) -> list[Path]:
+    """
+    Find the lessons that can begin: what they read of others is there.
+
+    Parameters
+    ----------
+    waiting : list of Path
+        Those that have not begun, in order.
+    unfinished : list of Path
+        Those, and the ones that are running.
+
+    Returns
+    -------
+    list of Path
+        Of `waiting`, those whose first cell names no folder of an unfinished lesson
+        before them. The first of them is among these when nothing is running.
+    """
+    return [
+        path
+        for path in waiting
+        if not any(
+            other.name < path.name and f"`runs/{other.stem}`" in _read_head(path)
+            for other in unfinished
+        )
+    ]
+
+
+def _read_head(path: Path) -> str:
+    """Read a notebook's first cell, empty where it cannot be read."""
+    cells = _read_json(path).get("cells") or [{}]
+    return "".join(cells[0].get("source", ""))
+
+
 def run_course(root: Path, profile: str, wanted: list[str]) -> int:
     """
-    Execute lessons one after the other and report on them.
+    Execute lessons, as many at once as the machine has room for, and report on them.
 
     Parameters
     ----------
@@ -565,27 +629,18 @@ def run_course(root: Path, profile: str, wanted: list[str]) -> int:
     int
         0 when every lesson ran to its end, 1 otherwise.
     """
+    import psutil
+
     notebooks = choose_notebooks(_list_notebooks(root), wanted)
-    course = root / "runs" / "course"
     # As a kernel sets it, but before matplotlib is loaded.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
-    results, pages = [], []
-    # A page is made while the next lesson begins, which takes one core at first.
-    printer = ThreadPoolExecutor(1)
-    for count, path in enumerate(notebooks, start=1):
-        print(f"[{count}/{len(notebooks)}] {path.stem} ... ", end="", flush=True)
-        result = run_notebook(path, root / "runs")
-        pages.append(printer.submit(_save_page, course / path.stem))
-        results.append(result)
-        print(f"{describe_status(result)}, {result['seconds']:.1f} s", flush=True)
-        # After each lesson, so that an interrupted course keeps what it has.
-        summary = {
-            "profile": profile,
-            "hardware": _describe_hardware(),
-            "notebooks": results,
-        }
-        text = json.dumps(summary, indent=2, ensure_ascii=False)
-        _write_atomically(course / "summary.json", text + "\n")
+    cores, free_bytes = os.cpu_count() or 1, psutil.virtual_memory().available
+    at_once = min(count_at_once(cores, free_bytes, profile), len(notebooks))
+    if at_once > 1:  # read by torch and by what else computes, when it is loaded
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores // at_once))
+    results, pages = asyncio.run(
+        _run_notebooks(notebooks, root / "runs", profile, at_once)
+    )
     for result in results:
         if result["status"] == "failed":
             print("\n" + format_failure(result))
@@ -596,7 +651,42 @@ def run_course(root: Path, profile: str, wanted: list[str]) -> int:
     return 0 if all(result["status"] == "passed" for result in results) else 1
 
 
-def run_notebook(path: Path, runs: Path) -> dict:
+async def _run_notebooks(
+    notebooks: list[Path], runs: Path, profile: str, at_once: int
+) -> tuple[list[dict], list[Future]]:
+    """Run lessons, each after those it reads from; give their results, and pages."""
+    began, waiting, running = time.perf_counter(), list(notebooks), {}
+    results, pages, printer = [], [], ThreadPoolExecutor(1)
+    while waiting or running:
+        ready = find_ready(waiting, [*waiting, *running.values()])
+        for path in ready[: at_once - len(running)]:
+            waiting.remove(path)
+            running[asyncio.create_task(run_notebook(path, runs))] = path
+            print(f"{path.stem} ...", flush=True)
+        ended, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            path, result = running.pop(task), task.result()
+            pages.append(printer.submit(_save_page, runs / "course" / path.stem))
+            results = sorted([*results, result], key=lambda one: one["notebook"])
+            print(
+                f"[{len(results)}/{len(notebooks)}] {path.stem}: "
+                f"{describe_status(result)}, {result['seconds']:.1f} s",
+                flush=True,
+            )
+            # After each lesson, so that an interrupted course keeps what it has.
+            summary = {
+                "profile": profile,
+                "at_once": at_once,
+                "seconds": round(time.perf_counter() - began, 1),
+                "hardware": _describe_hardware(),
+                "notebooks": results,
+            }
+            text = json.dumps(summary, indent=2, ensure_ascii=False)
+            _write_atomically(runs / "course" / "summary.json", text + "\n")
+    return results, pages
+
+
+async def run_notebook(path: Path, runs: Path) -> dict:
     """
     Execute one lesson in a kernel of this very Python, and keep what it shows.
 
@@ -637,7 +727,7 @@ def run_notebook(path: Path, runs: Path) -> dict:
             on_notebook_start=lambda **_: _follow_kernel(client, memory),
             on_cell_start=lambda cell_index, **_: reached.update(cell=cell_index + 1),
         )
-        client.execute()
+        await client.async_execute()
     except Exception as problem:  # whatever it is, the other lessons are still tried
         error = _describe_error(problem, notebook, reached["cell"])
     seconds = time.perf_counter() - start
@@ -695,7 +785,12 @@ def can_fork() -> bool:
         On Linux, where no GPU's driver is: asked once, as imports do, it is of no use
         in a process forked after that.
     """
-    return sys.platform == "linux" and not any(map(os.path.exists, DRIVERS))
+    return sys.platform == "linux" and not _has_gpu_driver()
+
+
+def _has_gpu_driver() -> bool:
+    """Say whether Linux has a GPU to compute on."""
+    return any(map(os.path.exists, DRIVERS))
 
 
 class ForkedKernel:
@@ -742,12 +837,14 @@ class ForkedKernel:
 
 
 def _be_kernel(options: list[str], environ: dict, folder: str) -> None:
-    """Run a kernel in this process until it is shut down."""
+    """Run a kernel in this process until it is shut down, or the course is killed."""
     os.setsid()  # with what it starts it is one group, to be ended together
+    threading.Thread(target=_end_with_course, daemon=True).start()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environ)
-    options += [f"--IPKernelApp.parent_handle={os.getppid()}"]
+    # Stopped with Ctrl-C, it would complain of the answer that nobody waits for.
+    options += ["--quiet"]
     sys.argv = ["ipykernel_launcher", *options]
     from ipykernel import kernelapp
 
@@ -755,6 +852,13 @@ def _be_kernel(options: list[str], environ: dict, folder: str) -> None:
         kernelapp.launch_new_instance(options)
     finally:
         atexit._run_exitfuncs()  # which a forked process leaves out
+
+
+def _end_with_course() -> None:
+    """End this process and what it has started when the course's process has ended."""
+    # ipykernel watches the process that forked it, which outlives the course for it.
+    multiprocessing.parent_process().join()
+    os.killpg(0, signal.SIGKILL)
 
 
 def _follow_kernel(client, memory) -> None:

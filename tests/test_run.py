@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import run
+from ftlib.lesson import LESSONS
 
 SOURCE = Path(run.__file__)
 
@@ -299,6 +301,59 @@ def test_lessons_are_chosen_by_number_and_keep_their_order():
 # --- the course --------------------------------------------------------------------
 
 
+@pytest.fixture(autouse=True)
+def own_threads(monkeypatch):
+    """What a course sets for its kernels is not left to the tests after it."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+@pytest.mark.parametrize(
+    ("cores", "free_gb", "profile", "n"),
+    [
+        (2, 8, "laptop", 2),
+        (8, 8, "laptop", 4),  # two gigabytes a lesson
+        (2, 1, "laptop", 1),
+        (2, 8, "gpu", 1),
+        (2, 8, "colab", 1),
+    ],
+)
+def test_as_many_lessons_run_at_once_as_there_is_room_for(
+    cores, free_gb, profile, n, monkeypatch
+):
+    monkeypatch.setattr(run, "DRIVERS", [])
+    assert run.count_at_once(cores, free_gb * 1_000_000_000, profile) == n
+
+
+def test_on_a_gpu_one_lesson_runs_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "DRIVERS", [str(tmp_path)])
+    assert run.count_at_once(8, 64_000_000_000, "laptop") == 1
+
+
+def test_a_lesson_waits_for_those_before_it_that_it_reads(tmp_path):
+    for name, head in {
+        "00_first": "writes `runs/00_first`",
+        "01_reads": "reads `runs/00_first`",
+        "02_alone": "reads `data/00_first`, and sends you to `runs/03_last`",
+        "03_last": "reads `runs/01_reads`",
+    }.items():
+        write_notebook(tmp_path, name, head=head)
+    first, reads, alone, last = paths = sorted(tmp_path.iterdir())
+    assert run.find_ready(paths, paths) == [first, alone]
+    assert run.find_ready([reads, last], [reads, last]) == [reads]
+    assert run.find_ready([last], [last, alone]) == [last]
+
+
+def test_each_lesson_names_the_lessons_it_reads():
+    notebooks = run._list_notebooks(run.ROOT)
+    ready = run.find_ready(notebooks, notebooks)
+    assert [path.stem for path in notebooks if path not in ready] == [
+        lesson.name
+        for lesson in LESSONS.values()
+        if any(path.startswith("runs/") for path in lesson.reads)
+    ]
+    assert len(ready) == 7
+
+
 def make_result(name, status="passed", **known):
     result = {"notebook": name, "status": status, "seconds": 1.0, "peak_rss_mb": None}
     return {**result, "checks": None, "headline": None, "needs": "", **known}
@@ -377,12 +432,12 @@ def test_a_file_is_written_whole_into_a_new_folder(tmp_path):
     assert (tmp_path / "new" / "a.json").read_bytes() == b"{}\n"
 
 
-def write_notebook(folder, name, *cells):
+def write_notebook(folder, name, *cells, head="# A lesson"):
     import nbformat
     from nbformat import v4
 
     folder.mkdir(exist_ok=True)
-    notebook = v4.new_notebook(cells=[v4.new_markdown_cell("# A lesson")])
+    notebook = v4.new_notebook(cells=[v4.new_markdown_cell(head)])
     notebook.cells += [v4.new_code_cell(cell) for cell in cells]
     # A kernel that no machine has: the lesson must run all the same.
     notebook.metadata.kernelspec = {"name": "elsewhere", "display_name": "Elsewhere"}
@@ -398,6 +453,7 @@ def test_a_failing_lesson_fails_the_course_and_the_others_still_run(tmp_path, ca
         "01_needs",
         "class MissingInput(Exception):\n    pass",
         "raise MissingInput('runs/a.jsonl is missing: run notebook 00 first')",
+        head="Reads `runs/00_fails`",
     )
     write_notebook(
         lessons,
@@ -415,9 +471,10 @@ def test_a_failing_lesson_fails_the_course_and_the_others_still_run(tmp_path, ca
     assert run.run_course(tmp_path, "laptop", []) == 1
 
     shown = capsys.readouterr().out
-    assert "[1/3] 00_fails ... failed in cell 3, " in shown
-    assert "[2/3] 01_needs ... skipped (needs 00), " in shown
-    assert "[3/3] 02_passes ... passed, " in shown
+    assert "/3] 00_fails: failed in cell 3, " in shown
+    assert "/3] 01_needs: skipped (needs 00), " in shown
+    assert "/3] 02_passes: passed, " in shown
+    assert [shown.count(f"[{n}/3]") for n in (1, 2, 3)] == [1, 1, 1]
     assert "    print('before')\n    1 / x\n" in shown
     assert "    ZeroDivisionError: division by zero" in shown
     assert "\x1b" not in shown
@@ -441,7 +498,7 @@ def test_a_failing_lesson_fails_the_course_and_the_others_still_run(tmp_path, ca
 def test_a_lesson_whose_kernel_dies_is_reported(tmp_path, capsys):
     write_notebook(tmp_path / "notebooks", "00_dies", "import os\nos._exit(3)")
     assert run.run_course(tmp_path, "laptop", []) == 1
-    assert "00_dies ... failed in cell 2, " in capsys.readouterr().out
+    assert "00_dies: failed in cell 2, " in capsys.readouterr().out
 
 
 @pytest.mark.notebook
@@ -472,20 +529,67 @@ def test_each_kernel_begins_anew_and_ends_in_order(tmp_path, monkeypatch):
         "import ftlib.lesson",
         "seen = [Path.cwd().name, os.environ['FTLIB_PROFILE'], hasattr(ftlib, 'mark')]",
         "ftlib.mark = True",
-        "file = Path('seen.txt' if Path('first.txt').exists() else 'first.txt')",
-        "_ = atexit.register(file.write_text, repr(seen))",
+        "_ = atexit.register(Path(name).write_text, repr(seen))",
         "from matplotlib import pyplot as plt",
         "_ = plt.plot([1, 2])",
     ]
     for name in ("00_first", "01_second"):
-        write_notebook(lessons, name, "\n".join(lines))
+        write_notebook(lessons, name, f"name = '{name}.txt'", "\n".join(lines))
+    monkeypatch.setattr(run, "count_at_once", lambda *_: 1)  # the second after it
     assert run.run_course(tmp_path, "laptop", []) == 0
-    for name in ("first.txt", "seen.txt"):
+    for name in ("00_first.txt", "01_second.txt"):
         assert (lessons / name).read_text("utf-8") == "['notebooks', 'gpu', False]"
     for name in ("00_first", "01_second"):
         executed = (tmp_path / "runs" / "course" / f"{name}.ipynb").read_text("utf-8")
         assert '"image/png"' in executed  # shown, though matplotlib was loaded before
         assert '"stream"' not in executed
+
+
+@pytest.mark.notebook
+def test_lessons_run_at_once_but_for_what_one_reads_of_another(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "count_at_once", lambda *_: 2)
+    wait = [
+        "import time",
+        "from pathlib import Path",
+        "for _ in range(600):",
+        "    time.sleep(0.1 * (not Path('second').exists()))",
+        "assert Path('second').exists()",
+        "_ = Path('first').write_text('')",
+    ]
+    lessons = tmp_path / "notebooks"
+    write_notebook(lessons, "00_first", "\n".join(wait))
+    reads = "from pathlib import Path\nassert Path('first').exists()"
+    write_notebook(lessons, "01_reads", reads, head="Reads `runs/00_first`")
+    write_notebook(lessons, "02_second", "open('second', 'w').close()")
+    assert run.run_course(tmp_path, "laptop", []) == 0
+    file = tmp_path / "runs" / "course" / "summary.json"
+    summary = json.loads(file.read_text("utf-8"))
+    names = [result["notebook"] for result in summary["notebooks"]]
+    assert names == ["00_first", "01_reads", "02_second"]
+    assert summary["at_once"] == 2
+
+
+@pytest.mark.notebook
+@pytest.mark.skipif(not run.can_fork(), reason="kernels are not forked here")
+def test_a_course_that_is_killed_leaves_no_kernel(tmp_path):
+    import psutil
+
+    write_notebook(
+        tmp_path / "notebooks",
+        "00_sleeps",
+        "import os, time\nfrom pathlib import Path\n"
+        "_ = Path('new').write_text(str(os.getpid()))\n"
+        "_ = Path('new').rename('pid')\ntime.sleep(600)",
+    )
+    course = f"import run; from pathlib import *; run.run_course({tmp_path!r}, '', [])"
+    command = [sys.executable, "-c", course]
+    with subprocess.Popen(command, cwd=run.ROOT, stderr=subprocess.DEVNULL) as process:
+        pid = tmp_path / "notebooks" / "pid"
+        while not pid.exists() and process.poll() is None:
+            time.sleep(0.1)
+        kernel = psutil.Process(int(pid.read_text("utf-8")))
+        process.kill()
+    assert kernel.wait(30) is None  # as of a process that is not this one's child
 
 
 @pytest.mark.notebook

@@ -17,6 +17,7 @@ Answering: held-out alerts in one batch and one by one, each to the same length.
 The course: each lesson run as by ``run.py course``, its seconds by `tests.parts`.
 """
 
+import asyncio
 import copy
 import importlib.util
 import json
@@ -241,7 +242,7 @@ def measure_course(wanted: Sequence[str]) -> dict[str, dict[str, float]]:
                 "del sys.path[0], sys, watch\n",
                 "utf-8",
             )
-            result = run_notebook(path, store.RUNS)
+            result = asyncio.run(run_notebook(path, store.RUNS))
             if result["status"] != "passed":
                 raise RuntimeError(f"{path.stem} {result['status']}: {result['error']}")
             parts = json.loads(seen.read_text("utf-8"))
