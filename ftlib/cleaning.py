@@ -403,7 +403,8 @@ def _pair_up(
     With `n_olds`, one is of the first so many texts and one of the others.
     """
     # Recall weighs more than precision: what is proposed wrongly is thrown out below.
-    index = MinHashLSH(threshold, num_perm=128, weights=(0.3, 0.7))
+    # Nearer 1 than 0.97, datasketch finds no bands for 128 permutations.
+    index = MinHashLSH(min(threshold, 0.97), num_perm=128, weights=(0.3, 0.7))
     blank, firsts = MinHash(num_perm=128, seed=seed), dict[int, int]()
     for j, text in enumerate(texts):
         # No set is kept, it is many times its text: what is proposed is cut anew.

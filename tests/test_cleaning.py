@@ -167,6 +167,11 @@ def test_empty_texts_are_no_duplicates():
     assert find_near_duplicates(["", " ", "\n"]) == []
 
 
+def test_at_a_threshold_of_1_only_texts_with_the_same_runs_are_paired():
+    texts = [count_up(0, 60), count_up(0, 60).upper(), count_up(0, 61)]
+    assert find_near_duplicates(texts, threshold=1) == [(0, 1, 1.0)]
+
+
 # --- faults ------------------------------------------------------------------------
 
 
