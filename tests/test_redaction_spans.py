@@ -1,10 +1,13 @@
 """Run alone: ``python -m pytest tests/test_redaction_spans.py``."""
 
+import contextlib
 import random
 import subprocess
 import sys
+import threading
 import time
 import unicodedata
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -319,3 +322,29 @@ def test_no_pattern_backtracks_without_bound(hostile):
     sum(1 for _ in recognizers._PHONE.finditer(text))
     assert time.process_time() - start < 1
     assert slow == []
+
+
+def test_the_words_of_a_text_are_not_kept():
+    find_spans("mail first@corp.example")  # loads what it needs
+    words = engine.build_engine().nlp_engine.nlp["en"].vocab.strings
+    n_before = len(words)
+    text = "Zyxwvut mailed second@corp.example on Monday, unheardof and unseen"
+    assert show(text) == [("second@corp.example", "EMAIL_ADDRESS")]
+    assert len(words) == n_before
+    assert "Zyxwvut" not in words
+
+
+def test_no_two_threads_are_in_spacys_zone_at_once(monkeypatch):
+    analyzer, meeting = engine.build_engine(), threading.Barrier(2)
+    analyze, met = analyzer.analyze, []
+
+    def _wait_for_another(*args):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.append(meeting.wait(0.5))
+        return analyze(*args)
+
+    monkeypatch.setattr(analyzer, "analyze", _wait_for_another)
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(show, ["a@corp.example"] * 2))
+    assert found == [[("a@corp.example", "EMAIL_ADDRESS")]] * 2
+    assert met == []

@@ -370,14 +370,10 @@ class NameRecognizer(EntityRecognizer):
         list of RecognizerResult
             One a span.
         """
+        # The model has thresholds of its own: Presidio's must drop none of these.
+        least, room = LEAST_SCORE, 1 - LEAST_SCORE
         return [
-            # The model has thresholds of its own: Presidio's must drop none of these.
-            RecognizerResult(
-                s.entity_type,
-                s.start,
-                s.end,
-                LEAST_SCORE + (1 - LEAST_SCORE) * s.score,
-            )
+            RecognizerResult(s.entity_type, s.start, s.end, least + room * s.score)
             for s in find_names([text])[0]
             if s.entity_type in entities
         ]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ftlib.redaction.normalisation import normalise
@@ -15,6 +16,7 @@ PLACEHOLDER = re.compile(r"\[[A-Z][A-Z_]*_\d+\]")
 _WINDOW, _OVERLAP = 12_000, 4_096  # the longest private keys have 3,400 characters
 # What the model finds; where none of these is asked for, it is not loaded.
 _MODEL_TYPES = {"PERSON", "LOCATION", "ORGANIZATION", "STREET_ADDRESS", "USERNAME"}
+_ALONE = Lock()
 # What may stand between two pieces that read as one.
 _JOINTS = {"PERSON": ("", " ", "-"), "STREET_ADDRESS": ("", " ", ", ", ",\n", " - ")}
 # Check digits pass one number in ten: one without separators needs a word as well.
@@ -83,13 +85,17 @@ def find_spans(
         )
     wanted -= set(keep)
     plain, starts, ends = normalise(text)
-    found = []
-    for left in range(0, max(1, len(plain) - _OVERLAP), _WINDOW - _OVERLAP):
-        window = plain[left : left + _WINDOW]
-        for result in analyzer.analyze(window, "en") if window.strip() else ():
-            if result.entity_type in wanted and _is_likely(window, result):
-                edges = left + result.start, left + result.end
-                found.append(Span(*edges, result.entity_type, round(result.score, 3)))
+    lefts = range(0, max(1, len(plain) - _OVERLAP), _WINDOW - _OVERLAP)
+    windows = [(left, plain[left : left + _WINDOW]) for left in lefts]
+    # But for a zone, which threads cannot share, spaCy keeps every word that it meets.
+    with _ALONE, analyzer.nlp_engine.nlp["en"].memory_zone():
+        seen = [(x, w, analyzer.analyze(w, "en")) for x, w in windows if w.strip()]
+    found = [
+        Span(left + one.start, left + one.end, one.entity_type, round(one.score, 3))
+        for left, window, results in seen
+        for one in results
+        if one.entity_type in wanted and _is_likely(window, one)
+    ]
     taken = [match.span() for match in PLACEHOLDER.finditer(plain)]
     return [
         Span(starts[span.start], ends[span.end - 1], span.entity_type, span.score)
