@@ -548,6 +548,8 @@ def test_each_kernel_begins_anew_and_ends_in_order(tmp_path, monkeypatch):
 @pytest.mark.notebook
 def test_lessons_run_at_once_but_for_what_one_reads_of_another(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "count_at_once", lambda *_: 2)
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS")
     wait = [
         "import time",
         "from pathlib import Path",
@@ -560,7 +562,8 @@ def test_lessons_run_at_once_but_for_what_one_reads_of_another(tmp_path, monkeyp
     write_notebook(lessons, "00_first", "\n".join(wait))
     reads = "from pathlib import Path\nassert Path('first').exists()"
     write_notebook(lessons, "01_reads", reads, head="Reads `runs/00_first`")
-    write_notebook(lessons, "02_second", "open('second', 'w').close()")
+    shares = "import os\nassert os.environ['OMP_NUM_THREADS'] == '3'"
+    write_notebook(lessons, "02_second", shares, "open('second', 'w').close()")
     assert run.run_course(tmp_path, "laptop", []) == 0
     file = tmp_path / "runs" / "course" / "summary.json"
     summary = json.loads(file.read_text("utf-8"))
